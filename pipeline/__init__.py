@@ -1,0 +1,1 @@
+"""Linear semantics in GANs: generators, feature stores, extractors, metrics (the library)."""

@@ -1,0 +1,54 @@
+"""Files that exist only when complete: write under a temporary name, rename at the end."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield `<path>.partial` to write to; rename it to `path` on success, remove it on failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(facts: object) -> str:
+    """First 16 hex digits of the sha256 of `facts` as canonical JSON."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write `value` as indented JSON with sorted keys, atomically."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON object; InputError names the file if it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no file at {path}", "a JSON file", "run `dvc repro` to make it"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}, which is not JSON ({error})", "a JSON file", "delete it and run `dvc repro`"
+        ) from error

@@ -1,0 +1,167 @@
+"""Fit an LSE: sampled hypercolumns in, the L2 strength chosen on the validation split."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import solvers
+from pipeline.errors import InputError
+from pipeline.extractors import LSE, Variant
+from pipeline.features import decode
+from pipeline.progress import say
+from pipeline.stores import Store
+from pipeline.taps import Tap, select
+
+BLOCK = 8  # samples read at a time
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Hypercolumns [M, C], their classes [M] and weights [M]."""
+
+    x: Tensor
+    y: Tensor
+    weights: Tensor
+
+
+def columns_bytes(store: Store) -> int:
+    """Bytes a hypercolumn takes in memory during a fit."""
+    return 2 * store.plan.facts["channels"]
+
+
+def read_columns(
+    store: Store,  # of kind pixels
+    split: str,
+    channels: np.ndarray,  # which of the stored channels
+    pixel_budget: int,  # pixels in all; each sample gives its share, evenly spread
+    dtype: torch.dtype,
+    device: str,
+) -> Columns:
+    """Read at most `pixel_budget` hypercolumns of a split; memory does not grow with samples."""
+    samples, stored = store.plan.splits[split], store.plan.facts["pixels_per_sample"]
+    if samples == 0:
+        raise InputError(f"no samples in {split}", "at least one", f"raise the size of {split}")
+    share = max(1, min(stored, pixel_budget // samples))
+    keep = np.linspace(0, stored, share, endpoint=False).astype(int)
+    whole = len(channels) == store.plan.facts["channels"]
+    pick = slice(None) if whole else torch.from_numpy(channels)
+    x = torch.empty(samples * share, len(channels), dtype=dtype, device=device)
+    classes, weights = [], []
+    for start in range(0, samples, BLOCK):
+        rows = slice(start, min(start + BLOCK, samples))
+        arrays = store.read(split, rows)
+        arrays["columns"] = arrays["columns"][:, keep]
+        values = decode(arrays, "columns", 2)[:, :, pick].flatten(0, 1)
+        x[start * share : start * share + len(values)] = values.to(device)
+        classes.append(arrays["classes"][:, keep].ravel())
+        weights.append(arrays["weights"][:, keep].ravel())
+    return Columns(
+        x,
+        torch.from_numpy(np.concatenate(classes)).long().to(device),
+        torch.from_numpy(np.concatenate(weights)).to(device),
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One candidate on the validation pixels."""
+
+    l2: float
+    iteration: int
+    miou: float
+
+
+def fit_lse(
+    store: Store,  # of kind pixels: splits train and validation
+    taps: Sequence[Tap],  # of the generator, in the order of the stored channels
+    resolution: int,  # of the generator, in px
+    variant: Variant,
+    l2: Sequence[float],  # candidate strengths, in units of features scaled to unit power
+    iterations: int,
+    pixel_budget: int,
+    device: str,
+    dtype: torch.dtype,
+) -> tuple[LSE, dict]:
+    """Fit on `train`, choose L2 and the iteration on `validation`, return the LSE and the facts.
+
+    The rule: among all L2 values and all iterations from the fifth on, the highest mIoU over the
+    classes but 0 on the validation pixels, weighted so that it estimates `miou_dataset` there.
+    """
+    start, cpu = time.perf_counter(), time.process_time()
+    facts = store.plan.facts
+    kept = select(taps, resolution // variant.finest)
+    ends = np.cumsum([tap.channels for tap in taps])
+    channels = np.concatenate(
+        [
+            np.arange(end - tap.channels, end)
+            for tap, end in zip(taps, ends, strict=True)
+            if tap in kept
+        ]
+    )
+    read = read_columns(store, "train", channels, pixel_budget, dtype, device)
+    held = read_columns(store, "validation", channels, pixel_budget // 4, dtype, device)
+    data = solvers.problem(read.x, read.y, read.weights, facts["num_classes"], variant.bias)
+    say(f"fitting {len(data.x)} pixels x {len(channels)} channels, {len(l2)} values of L2")
+
+    best: list = [Choice(float("nan"), 0, -1.0), None, None]
+    curve: list[dict] = []
+
+    def consider(iteration: int, solution: solvers.Solution) -> None:
+        if iteration < min(5, iterations):
+            return
+        scores = validation_miou(held, solution, facts["num_classes"])
+        curve.append({"iteration": iteration, "miou": [round(100 * s, 3) for s in scores]})
+        index = int(np.argmax(scores))
+        if scores[index] > best[0].miou:
+            bias = None if solution.bias is None else solution.bias[index].cpu()
+            best[:] = Choice(l2[index], iteration, scores[index]), solution.matrix[index].cpu(), bias
+
+    solution = solvers.lbfgs(
+        data, list(l2), iterations, precondition=store.plan.splits["train"] >= 100,
+        on_iteration=consider,
+    )
+    choice, matrix, bias = best
+    extractor = LSE(facts["classes"], kept, variant.bias, facts["align_corners"])
+    extractor.set_matrix(matrix)
+    if variant.bias:
+        extractor.bias.data = bias
+    say(f"chose L2 {choice.l2} at iteration {choice.iteration}: {100 * choice.miou:.2f}")
+    return extractor, {
+        "solver": "lbfgs",
+        "l2": choice.l2,
+        "iteration": choice.iteration,
+        "validation_pixels_miou": round(100 * choice.miou, 3),
+        "validation_curve": curve,
+        "l2_candidates": list(l2),
+        "objective": [[round(v, 5) for v in row] for row in solution.objective],
+        "pixels": len(data.x),
+        "parameters": sum(p.numel() for p in extractor.parameters()),
+        "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+    }
+
+
+def validation_miou(held: Columns, solution: solvers.Solution, num_classes: int) -> list[float]:
+    """Weighted mIoU over the classes but 0, per L2 value."""
+    num = len(solution.matrix)
+    flat = solution.matrix.permute(1, 0, 2).reshape(held.x.shape[1], num * num_classes)
+    logits = solvers.times(held.x, flat).view(-1, num, num_classes)
+    if solution.bias is not None:
+        logits = logits + solution.bias
+    predicted = logits.argmax(2)
+    scores = []
+    for i in range(num):
+        pairs = held.y * num_classes + predicted[:, i]
+        confusion = torch.zeros(num_classes**2, device=held.x.device).index_add_(
+            0, pairs, held.weights
+        )
+        confusion = confusion.view(num_classes, num_classes).cpu().double()
+        both = confusion.diagonal()
+        union = confusion.sum(0) + confusion.sum(1) - both
+        iou = (both / union)[1:]
+        scores.append(float(iou[~iou.isnan()].mean()))
+    return scores

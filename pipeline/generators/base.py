@@ -1,0 +1,77 @@
+"""The contract of every generator family: mapping, synthesis, taps."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from pipeline.taps import Tap, find
+
+
+class Generator(nn.Module, ABC):
+    """A frozen image generator read through named taps.
+
+    Attributes: family, z_dim, w_dim, num_ws, resolution (px), taps in forward order.
+    """
+
+    family: str
+    z_dim: int
+    w_dim: int
+    num_ws: int
+    resolution: int
+    taps: tuple[Tap, ...]
+    w_avg: Tensor
+
+    def mapping(
+        self,
+        z: Float[Tensor, "sample z_dim"],
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,  # layers to truncate; None = all
+    ) -> Float[Tensor, "sample num_ws w_dim"]:
+        """z to ws, one row per modulated layer: w_avg + psi (w - w_avg) on the first layers."""
+        if z.shape[-1] != self.z_dim:
+            raise InputError(
+                f"z of width {z.shape[-1]}", f"width {self.z_dim}", "sample z for this generator"
+            )
+        ws = self.style(z)[:, None].repeat(1, self.num_ws, 1)
+        ws[:, :truncation_cutoff] = self.w_avg.lerp(ws[:, :truncation_cutoff], truncation_psi)
+        return ws
+
+    def synthesis(
+        self,
+        ws: Float[Tensor, "sample num_ws w_dim"],
+        stop_at: Tap | str | None = None,  # end after this tap; no image is made
+        noise_mode: str = "const",
+    ) -> Float[Tensor, "sample 3 height width"] | None:
+        """Images [N, 3, R, R] float32, about [-1, 1]; None if the pass stopped at a tap."""
+        if ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise InputError(
+                f"ws {tuple(ws.shape)}",
+                f"[N, {self.num_ws}, {self.w_dim}]",
+                "make ws by this generator's mapping",
+            )
+        if noise_mode not in {"const", "none"}:
+            raise InputError(f"noise_mode {noise_mode!r}", "const or none", "choose one of these")
+        stop = None if stop_at is None else find(self.taps, getattr(stop_at, "name", stop_at)).name
+        images = self.draw(ws.to(self.dtype), stop, noise_mode)
+        return None if images is None else images.float().contiguous()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that synthesis computes in."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.w_avg.device
+
+    @abstractmethod
+    def style(self, z: Tensor) -> Tensor:
+        """z [N, z_dim] to w [N, w_dim], untruncated."""
+
+    @abstractmethod
+    def draw(self, ws: Tensor, stop: str | None, noise_mode: str) -> Tensor | None:
+        """ws to images, ending after the tap called `stop`."""

@@ -1,0 +1,214 @@
+"""MobileStyleGAN (Belousov 2021, arXiv:2104.04767), a student of StyleGAN2 with wavelet upsampling.
+
+The published network is exported with its demodulation folded into constant pointwise weights.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from pipeline.generators.base import Generator
+from pipeline.taps import Tap
+
+
+def inverse_haar(x: Tensor) -> Tensor:
+    """One level of inverse Haar transform: [N, 4c, H, W] to [N, c, 2H, 2W].
+
+    The first c channels are the low band; channel c + 3i + k is detail k of channel i, with
+    k = 0 vertical, 1 horizontal, 2 diagonal. out[2h+p, 2w+q] = (L + s_p V + s_q H + s_p s_q D) / 2
+    with s_0 = 1, s_1 = -1. Works on the channels-last view, so no transpose is paid for.
+    """
+    num, channels, height, width = x.shape
+    c = channels // 4
+    x = x.permute(0, 2, 3, 1)
+    low, detail = x[..., :c], x[..., c:].unflatten(-1, (c, 3))
+    vertical, horizontal, diagonal = detail.unbind(-1)
+    top, bottom = low + vertical, low - vertical
+    right, left = horizontal - diagonal, horizontal + diagonal
+    out = torch.stack([top + left, top - left, bottom + right, bottom - right], -2)
+    out = out.unflatten(-2, (2, 2)).permute(0, 1, 3, 2, 4, 5)
+    out = out.reshape(num, 2 * height, 2 * width, c)
+    return out.permute(0, 3, 1, 2).mul(0.5)
+
+
+class Modulation(nn.Module):
+    """w to a scale per channel: the affine map A(w), times a constant."""
+
+    def __init__(self, w_dim: int, channels: int):
+        super().__init__()
+        self.affine = nn.Linear(w_dim, channels)
+        self.register_buffer("gain", torch.ones(()))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """[N, w_dim] to [N, channels, 1, 1]."""
+        return (self.affine(w) * self.gain.to(w.dtype))[..., None, None]
+
+
+class StyledConv(nn.Module):
+    """Modulated convolution (dense, or depthwise then pointwise), noise, bias, LeakyReLU 0.2."""
+
+    def __init__(self, w_dim: int, channels_in: int, channels: int, resolution: int, dense: bool):
+        super().__init__()
+        self.modulation = Modulation(w_dim, channels_in)
+        if dense:
+            self.depthwise, self.conv = None, nn.Conv2d(channels_in, channels, 3, padding=1)
+        else:
+            self.depthwise = nn.Conv2d(
+                channels_in, channels_in, 3, padding=1, groups=channels_in, bias=False
+            )
+            self.conv = nn.Conv2d(channels_in, channels, 1)
+        self.register_buffer("noise", torch.zeros(1, 1, resolution, resolution))
+
+    def forward(self, modulated: Tensor, noise_mode: str) -> Tensor:
+        """[N, channels_in, H, W], already scaled by `modulation`, to [N, channels, H, W]."""
+        x = modulated if self.depthwise is None else self.depthwise(modulated)
+        x = self.conv(x)
+        if noise_mode == "const":
+            x = x.add_(self.noise.to(x.dtype))
+        return F.leaky_relu_(x, 0.2)
+
+
+class Block(nn.Module):
+    """Doubles the resolution by an inverse wavelet, then two depthwise-separable convolutions."""
+
+    def __init__(self, w_dim: int, channels_in: int, channels: int, resolution: int):
+        super().__init__()
+        self.up = Modulation(w_dim, channels_in)
+        self.conv1 = StyledConv(w_dim, channels_in // 4, channels, resolution, dense=False)
+        self.conv2 = StyledConv(w_dim, channels, channels, resolution, dense=False)
+
+    def upsample(self, x: Tensor, w_up: Tensor, w_conv1: Tensor) -> Tensor:
+        """Scale by both modulations at the low resolution, where they meet in one product."""
+        scale = self.modulations(w_up, w_conv1)
+        return inverse_haar(x * scale)
+
+    def modulations(self, w_up: Tensor, w_conv1: Tensor) -> Tensor:
+        """The scale of `up` times the scale of conv1, spread over each channel's four bands."""
+        style = self.conv1.modulation(w_conv1)
+        return self.up(w_up) * torch.cat([style, style.repeat_interleave(3, 1)], 1)
+
+
+class MobileStyleGAN(Generator):
+    """A constant, one dense styled convolution, then blocks up to half the image's resolution."""
+
+    family = "mobile_stylegan"
+
+    def __init__(self, widths: tuple[int, ...], z_dim: int = 512, w_dim: int = 512, depth: int = 8):
+        super().__init__()
+        self.z_dim, self.w_dim = z_dim, w_dim
+        self.num_ws = 3 * (len(widths) - 1) + 2
+        self.resolution = 4 * 2 ** len(widths)
+        self.mlp = nn.ModuleList(nn.Linear(w_dim if i else z_dim, w_dim) for i in range(depth))
+        self.const = nn.Parameter(torch.zeros(1, widths[0], 4, 4))
+        self.conv = StyledConv(w_dim, widths[0], widths[0], 4, dense=True)
+        self.layers = nn.ModuleList(
+            Block(w_dim, i, o, 8 * 2**level)
+            for level, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        )
+        self.to_img_modulation = Modulation(w_dim, widths[-1])
+        self.to_img = nn.Conv2d(widths[-1], 12, 1)
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.taps = (Tap("4px", "conv", widths[0], 4),) + tuple(
+            Tap(f"{8 * 2**level}px_conv{k}", f"layers.{level}.conv{k}", width, 8 * 2**level)
+            for level, width in enumerate(widths[1:])
+            for k in (1, 2)
+        )
+
+    def style(self, z: Tensor) -> Tensor:
+        """Pixel norm, then fully connected layers with LeakyReLU 0.2 times sqrt 2."""
+        x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        for layer in self.mlp:
+            x = F.leaky_relu(layer(x), 0.2) * math.sqrt(2)
+        return x
+
+    def draw(self, ws: Tensor, stop: str | None, noise_mode: str) -> Tensor | None:
+        """ws [N, num_ws, w_dim], rows in forward order (conv; up, conv1, conv2 per block; to_img)."""
+        w = iter(ws.unbind(1))
+        names = iter(tap.name for tap in self.taps)
+        x = self.const * self.conv.modulation(next(w))
+        x = self.conv(x.contiguous(memory_format=torch.channels_last), noise_mode)
+        if next(names) == stop:
+            return None
+        for block in self.layers:
+            x = block.conv1(block.upsample(x, next(w), next(w)), noise_mode)
+            if next(names) == stop:
+                return None
+            x = block.conv2(x * block.conv2.modulation(next(w)), noise_mode)
+            if next(names) == stop:
+                return None
+        return inverse_haar(self.to_img(x * self.to_img_modulation(next(w))))
+
+
+def build(tensors: dict[str, Tensor]) -> MobileStyleGAN:
+    """Build the network from our own tensor names; widths and depth are read from the weights."""
+    blocks = sum(name.endswith("conv1.conv.weight") for name in tensors)
+    widths = [tensors["const"].shape[1]]
+    widths += [tensors[f"layers.{i}.conv2.conv.weight"].shape[0] for i in range(blocks)]
+    depth = sum(name.startswith("mlp.") and name.endswith(".weight") for name in tensors)
+    w_dim, z_dim = tensors["mlp.0.weight"].shape
+    network = MobileStyleGAN(tuple(widths), z_dim, w_dim, depth)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"tensors that do not fit ({error})", "a MobileStyleGAN", "fetch the checkpoint again"
+        ) from error
+    return network
+
+
+def from_openvino(mapping: "Graph", synthesis: "Graph") -> dict[str, Tensor]:  # noqa: F821
+    """Read the published OpenVINO graphs as our named tensors.
+
+    Names survive the export for the styles, biases and depthwise weights; the pointwise weights
+    and the noise maps are anonymous and are found by following the graph from each convolution.
+    """
+    tensors: dict[str, Tensor] = {}
+    for i, node in enumerate(mapping.operations("MatMul")):
+        tensors[f"mlp.{i}.weight"] = mapping.constant_input(node)
+        tensors[f"mlp.{i}.bias"] = mapping.constant_input(mapping.consumer(node, "Add")).flatten()
+    tensors["const"] = synthesis.named("m.input.input")
+    convolutions = synthesis.operations("Convolution")
+    blocks = (len(convolutions) - 2) // 2
+    names = ["conv", *(f"layers.{b}.conv{k}" for b in range(blocks) for k in (1, 2)), "to_img"]
+    if len(names) != len(convolutions) or blocks < 1:
+        raise InputError(
+            f"a graph of {len(convolutions)} convolutions",
+            "2 + 2 per block",
+            "check that the file is MobileStyleGAN's synthesis network",
+        )
+
+    def put(name: str, prefix: str) -> None:
+        weight, bias = (synthesis.named(f"{prefix}.{part}") for part in ("weight", "bias"))
+        tensors[f"{name}.affine.weight"], tensors[f"{name}.affine.bias"] = weight, bias.flatten()
+        tensors[f"{name}.gain"] = synthesis.style_gain(f"{prefix}.bias")
+
+    for name, node in zip(names, convolutions, strict=True):
+        source = {"conv": "m.conv1", "to_img": f"m.layers.{blocks - 1}.to_img"}.get(
+            name, f"m.{name}"
+        )
+        put("to_img_modulation" if name == "to_img" else f"{name}.modulation",
+            f"{source}.conv.modulation")
+        conv = "to_img" if name == "to_img" else f"{name}.conv"
+        tensors[f"{conv}.weight"] = synthesis.constant_input(node)
+        tensors[f"{conv}.bias"] = synthesis.named(f"{source}.bias").flatten()
+        if name != "to_img":
+            tensors[f"{name}.noise"] = synthesis.constant_input(synthesis.consumer(node, "Add"))
+        if name.startswith("layers"):
+            depthwise = synthesis.named(f"{source}.conv.weight_dw")
+            tensors[f"{name}.depthwise.weight"] = depthwise.flatten(1, 2)
+    for b in range(blocks):
+        put(f"layers.{b}.up", f"m.layers.{b}.up.modulation")
+    _check_wavelets(synthesis)
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def _check_wavelets(graph: "Graph") -> None:  # noqa: F821
+    """The upsampling that we coded must be the one in the file: Haar, entries +-sqrt(1/2)."""
+    for node in graph.operations("GroupConvolutionBackpropData"):
+        if not torch.allclose(graph.constant_input(node).abs(), torch.tensor(math.sqrt(0.5))):
+            raise InputError(
+                f"wavelet {node.name} that is not Haar", "Haar filters", "check the file"
+            )

@@ -1,0 +1,245 @@
+"""Multinomial logistic regression on weighted hypercolumns: preconditioned L-BFGS, many L2 at once.
+
+Fitting an LSE is a convex problem (eq 2 of Xu & Zheng); nothing obliges anyone to use Adam.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import InputError
+
+HISTORY = 8
+GRAM_ROWS = 8_192
+ROWS = 16_384  # of the matrix at a time, where it is converted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Scaled features, classes and weights of sampled pixels.
+
+    The scale divides by each channel's root mean square and is folded into the solution; nothing
+    is centered, so that a class remains a cone: scaling a pixel's vector keeps its label.
+    """
+
+    x: Tensor  # [M, C] bfloat16 or float32
+    y: Tensor  # [M] int64
+    weights: Tensor  # [M] float32, sum 1
+    scale: Tensor  # [C] float32
+    num_classes: int
+    bias: bool
+
+
+def problem(columns: Tensor, y: Tensor, weights: Tensor, num_classes: int, bias: bool) -> Problem:
+    """Set a fit up from hypercolumns [M, C]; `columns` is scaled in place."""
+    if len(columns) == 0:
+        raise InputError("no pixels to fit on", "at least one", "sample a training split")
+    weights = (weights / weights.sum()).float()
+    square = torch.zeros(columns.shape[1], device=columns.device)
+    for x, w in zip(columns.split(ROWS), weights.split(ROWS), strict=True):
+        square += w @ x.float().square()
+    scale = square.sqrt().clamp_min(1e-12)
+    inverse = 1 / scale
+    for x in columns.split(ROWS):
+        x.copy_(x.float() * inverse)
+    return Problem(columns, y.long(), weights, scale, num_classes, bias)
+
+
+@dataclass
+class Solution:
+    """Matrices [R, C, K] and biases [R, K] for R values of L2, in the original features' units."""
+
+    matrix: Tensor
+    bias: Tensor | None
+    objective: list[list[float]]  # per iteration, per L2 value
+
+
+def times(x: Tensor, matrix: Tensor) -> Tensor:
+    """x [M, C] @ matrix [C, K] in float32, block by block if x is stored in another dtype."""
+    if x.dtype == torch.float32:
+        return x @ matrix
+    if x.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return (x @ matrix.to(x.dtype)).float()
+    return torch.cat([part.float() @ matrix for part in x.split(ROWS)])
+
+
+def transposed_times(x: Tensor, values: Tensor) -> Tensor:
+    """x.T [C, M] @ values [M, K] in float32, summed block by block."""
+    total = torch.zeros(x.shape[1], values.shape[1], device=x.device)
+    fast = x.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    for part, value in zip(x.split(ROWS), values.split(ROWS), strict=True):
+        if x.dtype == torch.float32 or not fast:
+            total += part.float().T @ value
+        else:
+            total += (part.T @ value.to(x.dtype)).float()
+    return total
+
+
+def preconditioner(data: Problem, ridge: float, seed: int) -> Tensor:
+    """Cholesky factor [C, C] of the features' second moments on some rows, plus a ridge.
+
+    For softmax regression the Hessian is close to (second moments) x (K x K), so this is what
+    makes a dozen iterations enough.
+    """
+    rng = torch.Generator(data.weights.device).manual_seed(seed)
+    count = min(GRAM_ROWS, len(data.x))
+    rows = torch.multinomial(data.weights, count, replacement=True, generator=rng)
+    gram = torch.zeros(data.x.shape[1], data.x.shape[1], device=data.x.device)
+    for part in rows.split(2048):  # in float32: bfloat16 noise would drown the small eigenvalues
+        x = data.x[part].float()
+        gram.addmm_(x.T, x, alpha=1 / count)
+    gram.diagonal().add_(ridge)
+    return torch.linalg.cholesky(gram)
+
+
+def lbfgs(
+    data: Problem,
+    l2: list[float],  # strengths in the scaled features' units; solved jointly
+    iterations: int,
+    precondition: bool = True,
+    seed: int = 0,
+    on_iteration=None,  # called with (iteration, Solution so far)
+) -> Solution:
+    """Minimise mean cross-entropy + l2/2 |theta|^2 for every l2 by preconditioned L-BFGS.
+
+    theta [R, C + 1, K] starts at 0; the last row is the bias (kept at 0 if there is none). The
+    logits Z = X theta are carried along, so a line search costs no pass over X: an iteration is
+    one product with X and one with its transpose.
+    """
+    num, channels, classes = len(l2), data.x.shape[1], data.num_classes
+    device = data.x.device
+    strength = torch.tensor(l2, device=device, dtype=torch.float32)
+    factor = preconditioner(data, max(min(l2), 1e-4) + 1e-3, seed) if precondition else None
+    theta = torch.zeros(num, channels + 1, classes, device=device)
+    z = torch.zeros(len(data.x), num, classes, device=device)
+    loss, gradient = _loss_gradient(data, z, theta, strength)
+    history: list[tuple[Tensor, Tensor, Tensor]] = []
+    objective = [loss.tolist()]
+    for iteration in range(1, iterations + 1):
+        direction = -_two_loop(gradient, history, factor, data.bias)
+        slope = (direction * gradient).sum((1, 2))
+        zd = _logits(data, direction)
+        first = 1.0 if history else 1.0 / 4
+        step, new_loss = _line_search(
+            data, z, zd, theta, direction, strength, loss, slope, first * (1 if factor is not None else 4)
+        )
+        theta_new = theta + step[:, None, None] * direction
+        z = z.add_(zd * step[None, :, None])
+        loss = new_loss
+        _, gradient_new = _loss_gradient(data, z, theta_new, strength)
+        s, q = theta_new - theta, gradient_new - gradient
+        curvature = (s * q).sum((1, 2))
+        history = [*history[-HISTORY + 1 :], (s, q, curvature)]
+        theta, gradient = theta_new, gradient_new
+        objective.append(loss.tolist())
+        if on_iteration is not None:
+            on_iteration(iteration, _solution(data, theta, objective))
+    return _solution(data, theta, objective)
+
+
+def _solution(data: Problem, theta: Tensor, objective: list) -> Solution:
+    matrix = theta[:, :-1] / data.scale[None, :, None]
+    return Solution(matrix, theta[:, -1].clone() if data.bias else None, list(objective))
+
+
+def _logits(data: Problem, theta: Tensor) -> Tensor:
+    """[M, R, K] for theta [R, C + 1, K]."""
+    num, _, classes = theta.shape
+    flat = theta[:, :-1].permute(1, 0, 2).reshape(-1, num * classes)
+    z = times(data.x, flat).view(-1, num, classes)
+    return z + theta[None, :, -1] if data.bias else z
+
+
+def _cross_entropy(data: Problem, z: Tensor) -> Tensor:
+    picked = z.gather(2, data.y[:, None, None].expand(-1, z.shape[1], 1))[..., 0]
+    return data.weights @ (z.logsumexp(2) - picked)
+
+
+def _loss_gradient(
+    data: Problem, z: Tensor, theta: Tensor, strength: Tensor
+) -> tuple[Tensor, Tensor]:
+    num, _, classes = theta.shape
+    loss = _cross_entropy(data, z) + 0.5 * strength * theta[:, :-1].square().sum((1, 2))
+    residual = z.softmax(2)
+    residual[torch.arange(len(z), device=z.device), :, data.y] -= 1
+    residual *= data.weights[:, None, None]
+    # The weights sum to 1 over M rows: scale up before a bfloat16 product, down after.
+    flat = residual.view(len(z), num * classes)
+    gradient = torch.empty_like(theta)
+    gradient[:, :-1] = (
+        (transposed_times(data.x, flat * len(z)) / len(z)).view(-1, num, classes).permute(1, 0, 2)
+    )
+    gradient[:, :-1] += strength[:, None, None] * theta[:, :-1]
+    gradient[:, -1] = residual.sum(0) if data.bias else 0
+    return loss, gradient
+
+
+def _two_loop(gradient: Tensor, history: list, factor: Tensor | None, bias: bool) -> Tensor:
+    """The L-BFGS product H g (Nocedal & Wright, alg 7.4), for each of R problems at once."""
+    q = gradient.clone()
+    usable = [(s, y, sy) for s, y, sy in history]
+    alphas = []
+    for s, y, sy in reversed(usable):
+        alpha = torch.where(sy > 1e-12, (s * q).sum((1, 2)) / sy.clamp_min(1e-12), 0)
+        alphas.append(alpha)
+        q = q - alpha[:, None, None] * y
+    gamma = torch.ones(len(q), device=q.device)
+    q = _apply(q, factor)
+    if usable:
+        s, y, sy = usable[-1]
+        yhy = (y * _apply(y, factor)).sum((1, 2))
+        gamma = torch.where(sy > 1e-12, sy / yhy.clamp_min(1e-12), 1)
+    r = gamma[:, None, None] * q
+    for (s, y, sy), alpha in zip(usable, reversed(alphas), strict=True):
+        beta = torch.where(sy > 1e-12, (y * r).sum((1, 2)) / sy.clamp_min(1e-12), 0)
+        r = r + (alpha - beta)[:, None, None] * s
+    if not bias:
+        r[:, -1] = 0
+    return r
+
+
+def _apply(q: Tensor, factor: Tensor | None) -> Tensor:
+    if factor is None:
+        return q
+    num, rows, classes = q.shape
+    flat = q[:, :-1].permute(1, 0, 2).reshape(rows - 1, num * classes)
+    solved = torch.cholesky_solve(flat, factor).view(rows - 1, num, classes).permute(1, 0, 2)
+    return torch.cat([solved, q[:, -1:]], 1)
+
+
+def _line_search(
+    data: Problem,
+    z: Tensor,
+    zd: Tensor,
+    theta: Tensor,
+    direction: Tensor,
+    strength: Tensor,
+    loss: Tensor,
+    slope: Tensor,
+    first: float,
+) -> tuple[Tensor, Tensor]:
+    """Backtracking (Armijo, 1e-4) from `first`, which doubles while that helps; per problem."""
+    tt, td, dd = (
+        (a[:, :-1] * b[:, :-1]).sum((1, 2))
+        for a, b in ((theta, theta), (theta, direction), (direction, direction))
+    )
+
+    def value(step: Tensor) -> Tensor:
+        penalty = 0.5 * strength * (tt + 2 * step * td + step.square() * dd)
+        return _cross_entropy(data, z + zd * step[None, :, None]) + penalty
+
+    step = torch.full_like(loss, first)
+    best_step, best = torch.zeros_like(step), loss.clone()
+    grow = torch.ones_like(step, dtype=torch.bool)
+    for _ in range(12):
+        now = value(step)
+        better = now < best
+        best_step, best = torch.where(better, step, best_step), torch.where(better, now, best)
+        enough = best <= loss + 1e-4 * best_step * slope
+        grow &= better
+        done = (best_step > 0) & enough & ~grow
+        if bool((done | (slope >= 0)).all()):
+            break
+        step = torch.where(grow, step * 2, torch.where(best_step > 0, step, step / 2))
+    return best_step, best

@@ -1,0 +1,212 @@
+"""Train a face-parsing network on a folder of images and masks: resumable, on CPU or GPU."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.checkpoints import read_safetensors, write_safetensors
+from pipeline.errors import InputError, choose
+from pipeline.files import atomic, fingerprint
+from pipeline.metrics import PixelCounts, dataset_scores, summary
+from pipeline.progress import say
+from pipeline.teachers import INPUT_SIZE, Teacher
+from pipeline.teachers.faces import Pairs, augment, load_pairs, sampling_weights
+from pipeline.teachers.labels import CELEBAMASK19, label_space
+from pipeline.teachers.networks import NETWORKS
+
+NUM_CLASSES = len(CELEBAMASK19)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the weights, beside the data."""
+
+    architecture: str
+    train: int
+    validation: int
+    test: int
+    train_part: str
+    steps: int
+    batch: int
+    learning_rate: float
+    seed: int
+
+
+def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:
+    """Training, validation and test pairs by sorted name; `train_part` halves the first."""
+    wanted = recipe.train + recipe.validation + recipe.test
+    if len(pairs.images) < wanted:
+        raise InputError(
+            f"{len(pairs.images)} pairs",
+            f"{wanted} ({recipe.train} + {recipe.validation} + {recipe.test})",
+            "lower train, validation or test",
+        )
+    half = recipe.train // 2
+    rows = {"all": slice(0, recipe.train), "first": slice(0, half), "second": slice(half, recipe.train)}
+    train = pairs.part(rows[choose("train part", recipe.train_part, rows)])
+    end = recipe.train + recipe.validation
+    return train, pairs.part(slice(recipe.train, end)), pairs.part(slice(end, end + recipe.test))
+
+
+def train(
+    folder: Path,  # holds images/ and masks/
+    weights: Path,  # written at the end
+    recipe: Recipe,
+    state: Path,  # training state, for resuming
+    device: torch.device,
+    evaluate_every: int = 400,  # steps between lines of validation scores
+) -> dict:
+    """Train, write `weights` with its facts, and return the held-out scores.
+
+    AdamW with a warm-up and a cosine; the exponential moving average of the weights is what is
+    kept. Loss: cross-entropy weighted by frequency^-0.25, plus batch Dice over present classes.
+    Every random draw depends on (seed, step) alone, so a resumed run repeats the same steps.
+    """
+    network_class = NETWORKS[choose("teacher architecture", recipe.architecture, NETWORKS)]
+    pairs = load_pairs(folder, INPUT_SIZE, NUM_CLASSES)
+    training, validation, test = split(pairs, recipe)
+    say(f"{len(training.images)} training pairs, data {pairs.digest}, device {device}")
+
+    torch.manual_seed(recipe.seed)
+    network = network_class(NUM_CLASSES).to(device, memory_format=torch.channels_last)
+    average = {k: v.clone() for k, v in network.state_dict().items()}
+    optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=0.02)
+    identity = fingerprint(asdict(recipe) | {"data": pairs.digest})
+    first = _resume(state, identity, network, average, optimizer)
+
+    weight = _class_weights(training.masks).to(device)
+    draw = sampling_weights(training.masks, NUM_CLASSES)
+    for step in range(first, recipe.steps):
+        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        rows = torch.multinomial(draw, recipe.batch, generator=rng)
+        images, masks = augment(training.images[rows], training.masks[rows], rng)
+        images = images.to(device, memory_format=torch.channels_last)
+
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = network.train()(images)
+        loss = _loss(logits.float(), masks.to(device), weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        _follow(average, network, decay=min(0.998, (step + 1) / (step + 10)))
+
+        if (step + 1) % evaluate_every == 0:
+            scored = _score(network_class, average, validation, device)
+            mean = dataset_scores(*scored.intersection_union(), background=True).mean
+            say(f"step {step + 1}/{recipe.steps}: loss {loss:.3f}, validation mIoU {mean:.4f}")
+        if (step + 1) % 200 == 0:
+            _save(state, identity, step + 1, network, average, optimizer)
+
+    report = {
+        name: _report(_score(network_class, average, part, device))
+        for name, part in {"validation": validation, "test": test}.items()
+    }
+    report["test_64px"] = _report(_score(network_class, average, test, device, through=64))
+    facts = asdict(recipe) | {"data": pairs.digest, "scores": report}
+    write_safetensors(weights, {k: v.half() for k, v in average.items()}, facts)
+    state.unlink(missing_ok=True)
+    return facts
+
+
+def evaluate(folder: Path, weights: Path, device: torch.device) -> dict:
+    """Score saved weights again on the validation and test pairs that their facts name."""
+    tensors, facts = read_safetensors(weights)
+    recipe = Recipe(**{k: facts[k] for k in Recipe.__dataclass_fields__})
+    _, validation, test = split(load_pairs(folder, INPUT_SIZE, NUM_CLASSES), recipe)
+    network_class = NETWORKS[recipe.architecture]
+    state = {k: v.float() for k, v in tensors.items()}
+    return {
+        "validation": _report(_score(network_class, state, validation, device)),
+        "test": _report(_score(network_class, state, test, device)),
+        "test_64px": _report(_score(network_class, state, test, device, through=64)),
+    }
+
+
+def _class_weights(masks: Tensor) -> Tensor:
+    frequency = torch.bincount(masks.flatten().long(), minlength=NUM_CLASSES).double()
+    weight = (frequency / frequency.sum()).clamp_min(1e-5) ** -0.25
+    return (weight / weight.mean()).float()
+
+
+def _loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
+    cross_entropy = F.cross_entropy(logits, masks, weight)
+    hit = F.one_hot(masks, NUM_CLASSES).permute(0, 3, 1, 2).float()
+    probability = logits.softmax(1)
+    overlap, area = (probability * hit).sum((0, 2, 3)), hit.sum((0, 2, 3))
+    dice = (2 * overlap + 1) / (probability.sum((0, 2, 3)) + area + 1)
+    return cross_entropy + 0.5 * (1 - dice[area > 0]).mean()
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm_up = min(1.0, (step + 1) / 100)
+    return warm_up * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], network: torch.nn.Module, decay: float) -> None:
+    for name, value in network.state_dict().items():
+        if value.dtype.is_floating_point:
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)
+
+
+def _score(
+    network_class: type, state: dict, pairs: Pairs, device: torch.device, through: int | None = None
+) -> PixelCounts:
+    """Count held-out pixels on the 15 merged classes; `through` shrinks the images first."""
+    network = network_class(NUM_CLASSES)
+    network.load_state_dict(state)
+    labels = label_space("celebamask15")
+    teacher = Teacher(network.to(memory_format=torch.channels_last), labels).to(device)
+    counts = PixelCounts(len(labels.classes))
+    for start in range(0, len(pairs.images), 10):
+        images = pairs.images[start : start + 10].float() / 127.5 - 1
+        if through:
+            images = F.interpolate(images, (through, through), mode="area")
+        predicted = teacher.label(images, INPUT_SIZE)
+        counts.add(predicted, labels.merge_ids(pairs.masks[start : start + 10].numpy()))
+    return counts
+
+
+def _report(counts: PixelCounts) -> dict:
+    result = summary(counts, label_space("celebamask15").classes)
+    with_background = dataset_scores(*counts.intersection_union(), background=True).mean
+    return result | {"miou_dataset_with_background": round(100 * with_background, 3)}
+
+
+def _save(path: Path, identity: str, step: int, network, average: dict, optimizer) -> None:
+    with atomic(path) as partial:
+        torch.save(
+            {
+                "identity": identity,
+                "step": step,
+                "network": network.state_dict(),
+                "average": average,
+                "optimizer": optimizer.state_dict(),
+            },
+            partial,
+        )
+
+
+def _resume(path: Path, identity: str, network, average: dict, optimizer) -> int:
+    if not path.exists():
+        return 0
+    saved = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
+    if saved["identity"] != identity:
+        say(f"{path} belongs to another recipe or data set; starting anew")
+        return 0
+    network.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    average.update(saved["average"])
+    say(f"resuming at step {saved['step']}")
+    return saved["step"]
+
+

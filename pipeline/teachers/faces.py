@@ -1,0 +1,141 @@
+"""Pairs of face images and masks from a folder, and the augmentation that makes few go far."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.teachers.labels import FLIP19
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """images [N, 3, S, S] uint8 and masks [N, S, S] uint8; digest names the files' content."""
+
+    images: Tensor
+    masks: Tensor
+    digest: str
+
+    def part(self, rows: slice) -> "Pairs":
+        """The pairs `rows`, in sorted-name order."""
+        return Pairs(self.images[rows], self.masks[rows], self.digest)
+
+
+def load_pairs(folder: str | Path, size: int, num_classes: int) -> Pairs:
+    """Read `folder`/images/* and `folder`/masks/<same stem>.png, sorted by name, at `size` px.
+
+    Masks are single-channel PNG whose pixel value is the class id. Images are area-averaged,
+    masks take the nearest pixel. InputError for a missing mask, another size or an unknown id.
+    """
+    folder = Path(folder)
+    paths = sorted(p for p in folder.glob("images/*") if p.suffix.lower() in {".jpg", ".png"})
+    if not paths:
+        raise InputError(
+            f"no images in {folder / 'images'}",
+            "a folder with images/*.jpg|png and masks/*.png of the same names",
+            "put the pairs there or name another folder",
+        )
+    images, masks, digest = [], [], hashlib.sha256()
+    for path in paths:
+        image, mask, content = _read_pair(path, folder / "masks" / f"{path.stem}.png", num_classes)
+        digest.update(content)
+        images.append(np.asarray(image.resize((size, size), Image.Resampling.BOX)))
+        masks.append(np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)))
+    return Pairs(
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.stack(masks)),
+        digest.hexdigest()[:16],
+    )
+
+
+def _read_pair(path: Path, mask_path: Path, num_classes: int) -> tuple[Image.Image, ...]:
+    if not mask_path.exists():
+        raise InputError(f"image {path} without a mask", f"{mask_path}", "add it or drop the image")
+    image, mask = Image.open(path).convert("RGB"), Image.open(mask_path)
+    if mask.mode not in {"L", "P"} or mask.size != image.size:
+        raise InputError(
+            f"mask {mask_path} of mode {mask.mode} and size {mask.size}",
+            f"mode L or P and the image's size {image.size}",
+            "export masks as one channel of class ids, at the image's size",
+        )
+    ids = np.asarray(mask)
+    if ids.max() >= num_classes:
+        raise InputError(
+            f"mask {mask_path} with id {ids.max()}",
+            f"ids 0-{num_classes - 1}",
+            "map the ids to the label space first",
+        )
+    return image, mask, path.read_bytes() + ids.tobytes()
+
+
+def sampling_weights(masks: Tensor, num_classes: int) -> Tensor:
+    """How often to draw each image [N]: up to 5 times as often if it shows a rare class."""
+    present = torch.stack([(masks == c).flatten(1).any(1) for c in range(num_classes)], 1).double()
+    share = present.mean(0).clamp_min(1e-9)
+    return (present * (0.5 / share).sqrt().clamp(1, 5)).amax(1).clamp_min(1)
+
+
+def augment(
+    images: Tensor, masks: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random flip, rotation, scale, shift, colour, blur and noise of uint8 pairs.
+
+    images [N, 3, S, S] uint8 and masks [N, S, S] uint8 become float32 images in [-1, 1] and
+    int64 masks [N, S/2, S/2] at the centres of the networks' half-resolution pixels.
+    """
+    num, size = len(images), images.shape[-1]
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(num, *shape, generator=generator) * (high - low) + low
+
+    # Geometry: one affine map per sample; the same map samples the mask at half resolution.
+    angle = torch.randn(num, generator=generator).clamp(-2.5, 2.5) * 0.16
+    scale = torch.exp2(uniform(-0.5, 0.6))
+    aspect = torch.exp2(uniform(-0.15, 0.15))
+    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    theta = torch.stack(
+        [
+            torch.stack([cos * aspect * flip, -sin, uniform(-0.16, 0.16)], 1),
+            torch.stack([sin * flip, cos / aspect, uniform(-0.16, 0.16)], 1),
+        ],
+        1,
+    )
+    # Flipped samples read from a mirrored face, so left and right change names.
+    swap = torch.tensor(FLIP19, dtype=torch.uint8)
+    masks = torch.where(flip.view(-1, 1, 1) < 0, swap[masks.long()], masks)
+
+    def warp(x: Tensor, out: int, mode: str) -> Tensor:
+        grid = F.affine_grid(theta, [num, 1, out, out], align_corners=False)
+        return F.grid_sample(x, grid, mode, padding_mode="reflection", align_corners=False)
+
+    x = warp(images.float() / 127.5 - 1, size, "bilinear")
+    y = warp(masks[:, None].float(), size // 2, "nearest")[:, 0].round().long()
+
+    # Colour: contrast, brightness, tint, saturation.
+    gray = x.mean(1, keepdim=True)
+    saturation = torch.where(uniform(0, 1, 1, 1, 1) < 0.1, 0.0, uniform(0.5, 1.5, 1, 1, 1))
+    x = gray + (x - gray) * saturation
+    level = x.mean((1, 2, 3), keepdim=True)
+    x = (x - level) * uniform(0.6, 1.4, 1, 1, 1) + level
+    x = x * uniform(0.85, 1.15, 3, 1, 1) + uniform(-0.25, 0.25, 1, 1, 1)
+
+    # Low resolution for a third of the samples (down to 40 px), so that small generators' images
+    # are within the training distribution; then noise and a grey rectangle now and then.
+    for i in range(num):
+        if torch.rand((), generator=generator) < 0.33:
+            low = int(torch.randint(40, size // 2, (), generator=generator))
+            small = F.interpolate(x[i : i + 1], (low, low), mode="area")
+            x[i] = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)[0]
+        if torch.rand((), generator=generator) < 0.15:
+            top, left = torch.randint(0, size * 3 // 4, (2,), generator=generator).tolist()
+            x[i, :, top : top + size // 4, left : left + size // 4] = 0
+    sigma = uniform(0, 0.1, 1, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.5)
+    x = x + sigma * torch.randn(x.shape, generator=generator)
+    return x.clamp(-1, 1), y

@@ -1,0 +1,51 @@
+"""Run tasks in order, in this process or in several one-thread processes."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+from pipeline.errors import InputError
+from pipeline.progress import track
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def count(workers: int, device: str, tasks: int) -> int:
+    """How many processes to use: `workers`, or for 0 one a core (one in all on a GPU)."""
+    if workers < 0:
+        raise InputError(f"workers {workers}", "0 (one a core) or more", "change workers")
+    if device != "cpu":
+        return 1
+    return max(1, min(workers or len(os.sched_getaffinity(0)), tasks))
+
+
+def run(
+    function: Callable[[Task], Result],  # a module-level function: it is pickled by name
+    tasks: Sequence[Task],
+    what: str,  # names the work in the progress line
+    workers: int,
+) -> Iterator[Result]:
+    """Yield function(task) for every task, in order.
+
+    Two one-thread processes beat one process of two threads on contended cores by far, so the
+    worker processes use a single thread each.
+    """
+    if workers <= 1:
+        yield from track(map(function, tasks), what, len(tasks))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_single_thread) as pool:
+        try:
+            yield from track(pool.map(function, tasks), what, len(tasks))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _single_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)

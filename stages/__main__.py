@@ -1,0 +1,27 @@
+"""`python -m stages`: the commands in pipeline order, each with its sentence."""
+
+import ast
+from pathlib import Path
+
+from stages import STAGES, TOOLS
+
+
+def sentence(name: str) -> str:
+    """The first sentence of a stage's docstring, read without importing it."""
+    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
+    return (ast.get_docstring(tree) or "").replace("\n", " ")
+
+
+def main() -> None:
+    """Print the table."""
+    width = max(map(len, STAGES + TOOLS))
+    print("Run one with `python -m stages.NAME --help`. In pipeline order:\n")
+    for name in STAGES:
+        print(f"  {name:<{width}}  {sentence(name)}")
+    print("\nTools:\n")
+    for name in TOOLS:
+        print(f"  {name:<{width}}  {sentence(name)}")
+
+
+if __name__ == "__main__":
+    main()

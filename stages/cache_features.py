@@ -1,0 +1,49 @@
+"""ws become images at label size and native feature maps in a store, described by a manifest."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def cache_features(
+    checkpoint: Path,
+    latents: Path,
+    manifest: Path,
+    images: Path,
+    *,
+    label_size: int,
+    max_tap_resolution: int,
+    samples_per_shard: int,
+    stored: str,
+    max_gib: float,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Synthesise every sample once; keep images and the taps up to max_tap_resolution px.
+
+    Prints bytes, seconds and peak disk first. Killed, it goes on where it stopped; run again, it
+    checks one sample of every shard and keeps the rest.
+    """
+    import sys
+
+    from pipeline.arrays import Group, write_group
+    from pipeline.devices import pick_device
+    from pipeline.features import Source, fill, plan_features
+    from pipeline.files import sha256
+    from pipeline.stores import write_manifest
+    from pipeline.taps import select
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    group, taps = Group(latents), select(source.generator().taps, max_tap_resolution)
+    digest = {"generator": sha256(checkpoint)[:16], "ws": group.digest("ws"), "compute": compute}
+    facts = digest | group.attributes
+    plan = plan_features(facts, taps, stored, label_size, group.splits, samples_per_shard)
+    store = fill(plan, source, taps, max_gib, workers)
+    drawn = {f"{s}/images": store.read(s, slice(None), ["images"])["images"] for s in plan.splits}
+    write_group(images, drawn, facts)
+    write_manifest(manifest, store, ["python", "-m", "stages.cache_features", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    run(cache_features)

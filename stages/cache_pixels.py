@@ -1,0 +1,54 @@
+"""ws and masks become hypercolumns of all taps at sampled pixels: what a linear fit reads."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def cache_pixels(
+    checkpoint: Path,
+    latents: Path,
+    masks: Path,
+    manifest: Path,
+    *,
+    pixels_per_sample: int,
+    samples_per_shard: int,
+    stored: str,
+    align_corners: bool,
+    max_gib: float,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Draw weighted pixels of each mask (train, validation, pool) and look their features up."""
+    import sys
+
+    from pipeline.arrays import Group
+    from pipeline.devices import pick_device
+    from pipeline.features import Source, fill, plan_pixels
+    from pipeline.files import sha256
+    from pipeline.stores import write_manifest
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    group, labels, taps = Group(latents), Group(masks), source.generator().taps
+    facts = {
+        "generator": sha256(checkpoint)[:16],
+        "ws": group.digest("ws"),
+        "masks": labels.digest("masks"),
+        "classes": labels.attributes["classes"],
+        "num_classes": len(labels.attributes["classes"]),
+        "taps": [vars(tap) for tap in taps],
+        "channels": sum(tap.channels for tap in taps),
+        "resolution": source.generator().resolution,
+        "pixels_per_sample": pixels_per_sample,
+        "align_corners": align_corners,
+        "compute": compute,
+    } | group.attributes
+    splits = {s: n for s, n in group.splits.items() if s != "test"}
+    plan = plan_pixels(facts, facts["channels"], stored, splits, samples_per_shard)
+    store = fill(plan, source, taps, max_gib, workers, str(masks))
+    write_manifest(manifest, store, ["python", "-m", "stages.cache_pixels", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    run(cache_pixels)

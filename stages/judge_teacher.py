@@ -1,0 +1,36 @@
+"""Test images become the independent judge's masks: the teacher's ceiling on generated images."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def judge_teacher(
+    images: Path,
+    masks: Path,
+    judge: Path,
+    judge_masks: Path,
+    metrics: Path,
+    *,
+    labels: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Label the test images with a second network and score the teacher's masks against it."""
+    from pipeline.arrays import Group, write_group
+    from pipeline.devices import pick_device
+    from pipeline.files import write_json
+    from pipeline.masks import label_images
+    from pipeline.metrics import PixelCounts, summary
+    from pipeline.teachers.labels import label_space
+
+    classes = label_space(labels).classes
+    found = label_images(str(judge), labels, str(images), ["test"], pick_device(device), workers)
+    write_group(judge_masks, found, {"labels": labels, "classes": classes})
+    counts = PixelCounts(len(classes))
+    counts.add(Group(masks).read("test", "masks"), found["test/masks"])
+    write_json(metrics, summary(counts, classes))
+
+
+if __name__ == "__main__":
+    run(judge_teacher)

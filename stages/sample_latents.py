@@ -1,0 +1,40 @@
+"""Seeds become z and ws, per split: one seed per sample."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def sample_latents(
+    checkpoint: Path,
+    latents: Path,
+    *,
+    train: int,
+    validation: int,
+    test: int,
+    pool: int,
+    seed: int,
+    truncation_psi: float,
+) -> None:
+    """Draw z for every split and map it to ws, truncated towards w_avg by truncation_psi."""
+    import torch
+
+    from pipeline.arrays import write_group
+    from pipeline.files import sha256
+    from pipeline.generators import load_generator
+    from pipeline.latents import sample_z, split_seeds
+
+    generator = load_generator(checkpoint)
+    sizes = {"train": train, "validation": validation, "test": test, "pool": pool}
+    arrays = {}
+    for split, seeds in split_seeds(sizes, seed).items():
+        z = sample_z(seeds, generator.z_dim)
+        with torch.inference_mode():
+            ws = generator.mapping(torch.from_numpy(z), truncation_psi)
+        arrays |= {f"{split}/seeds": seeds, f"{split}/z": z, f"{split}/ws": ws.numpy()}
+    facts = {"generator": sha256(checkpoint)[:16], "truncation_psi": truncation_psi, "seed": seed}
+    write_group(latents, arrays, facts)
+
+
+if __name__ == "__main__":
+    run(sample_latents)
