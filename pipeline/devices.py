@@ -16,8 +16,9 @@ def pick_device(name: str) -> str:
     if device.type not in {"cpu", "cuda"} or (
         device.type == "cuda" and not torch.cuda.is_available()
     ):
-        raise InputError(f"device {name!r}", "auto, cpu or a CUDA device that exists",
-                         "set device: auto")
+        raise InputError(
+            f"device {name!r}", "auto, cpu or a CUDA device that exists", "set device: auto"
+        )
     return name
 
 

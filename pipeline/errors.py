@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 def choose(kind: str, name: str, table: Iterable[str]) -> str:
-    """Return `name` if it is a key of `table`, else raise InputError with every choice spelled out."""
+    """Return `name` if it is a key of `table`, else raise InputError naming every choice."""
     if name not in (names := list(table)):
         raise InputError(f"{kind} {name!r}", f"one of {', '.join(names)}", f"name a known {kind}")
     return name

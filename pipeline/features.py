@@ -6,13 +6,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline import stores, workers
+from pipeline import workers
 from pipeline.arrays import Group
 from pipeline.errors import InputError, choose
 from pipeline.generators import Generator, load_generator
+from pipeline.images import to_uint8
 from pipeline.pixels import draw_pixels, hypercolumns
 from pipeline.progress import say
 from pipeline.stores import Array, Plan, Shard, Store
@@ -69,17 +69,6 @@ def stream(
         with torch.inference_mode(), record(generator, taps) as features:
             drawn = generator.synthesis(ws, stop_at=None if images else last)
         yield features, drawn
-
-
-def to_uint8(images: Tensor, size: int) -> np.ndarray:
-    """Images [N, 3, R, R] in [-1, 1] to [N, 3, size, size] uint8, area-averaged."""
-    small = F.interpolate(images.float(), (size, size), mode="area")
-    return small.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).cpu().numpy()
-
-
-def to_float(images: np.ndarray) -> Tensor:
-    """Images [N, 3, S, S] uint8 to float32 in [-1, 1]."""
-    return torch.from_numpy(images).float().div(127.5).sub(1)
 
 
 def encode(x: Tensor, stored: str, channel_axis: int) -> dict[str, np.ndarray]:

@@ -52,3 +52,10 @@ def read_json(path: str | Path) -> dict:
         raise InputError(
             f"{path}, which is not JSON ({error})", "a JSON file", "delete it and run `dvc repro`"
         ) from error
+
+
+def store_root() -> Path:
+    """$PIPELINE_STORE, else .store beside the DVC project that runs the stage."""
+    return Path(
+        os.environ.get("PIPELINE_STORE") or Path(os.environ.get("DVC_ROOT", ".")) / ".store"
+    ).absolute()

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from pipeline import solvers
+from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError
-from pipeline.extractors import LSE, Variant
+from pipeline.extractors import LSE, variant
 from pipeline.features import decode
 from pipeline.progress import say
+from pipeline.recipe import CachedSamples, fit_adam
 from pipeline.stores import Store
 from pipeline.taps import Tap, select
 
@@ -77,14 +79,11 @@ class Choice:
 
 def fit_lse(
     store: Store,  # of kind pixels: splits train and validation
-    taps: Sequence[Tap],  # of the generator, in the order of the stored channels
-    resolution: int,  # of the generator, in px
-    variant: Variant,
+    name: str,  # of the extractor's variant
     l2: Sequence[float],  # candidate strengths, in units of features scaled to unit power
     iterations: int,
     pixel_budget: int,
     device: str,
-    dtype: torch.dtype,
 ) -> tuple[LSE, dict]:
     """Fit on `train`, choose L2 and the iteration on `validation`, return the LSE and the facts.
 
@@ -92,19 +91,13 @@ def fit_lse(
     classes but 0 on the validation pixels, weighted so that it estimates `miou_dataset` there.
     """
     start, cpu = time.perf_counter(), time.process_time()
-    facts = store.plan.facts
-    kept = select(taps, resolution // variant.finest)
-    ends = np.cumsum([tap.channels for tap in taps])
-    channels = np.concatenate(
-        [
-            np.arange(end - tap.channels, end)
-            for tap, end in zip(taps, ends, strict=True)
-            if tap in kept
-        ]
-    )
+    facts, form = store.plan.facts, variant(name)
+    taps = [Tap(**tap) for tap in facts["taps"]]
+    kept, channels = _kept(taps, facts["resolution"] // form.finest)
+    dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
     read = read_columns(store, "train", channels, pixel_budget, dtype, device)
     held = read_columns(store, "validation", channels, pixel_budget // 4, dtype, device)
-    data = solvers.problem(read.x, read.y, read.weights, facts["num_classes"], variant.bias)
+    data = solvers.problem(read.x, read.y, read.weights, facts["num_classes"], form.bias)
     say(f"fitting {len(data.x)} pixels x {len(channels)} channels, {len(l2)} values of L2")
 
     best: list = [Choice(float("nan"), 0, -1.0), None, None]
@@ -118,16 +111,23 @@ def fit_lse(
         index = int(np.argmax(scores))
         if scores[index] > best[0].miou:
             bias = None if solution.bias is None else solution.bias[index].cpu()
-            best[:] = Choice(l2[index], iteration, scores[index]), solution.matrix[index].cpu(), bias
+            best[:] = (
+                Choice(l2[index], iteration, scores[index]),
+                solution.matrix[index].cpu(),
+                bias,
+            )
 
     solution = solvers.lbfgs(
-        data, list(l2), iterations, precondition=store.plan.splits["train"] >= 100,
+        data,
+        list(l2),
+        iterations,
+        precondition=store.plan.splits["train"] >= 100,
         on_iteration=consider,
     )
     choice, matrix, bias = best
-    extractor = LSE(facts["classes"], kept, variant.bias, facts["align_corners"])
+    extractor = LSE(facts["classes"], kept, form.bias, facts["align_corners"])
     extractor.set_matrix(matrix)
-    if variant.bias:
+    if form.bias:
         extractor.bias.data = bias
     say(f"chose L2 {choice.l2} at iteration {choice.iteration}: {100 * choice.miou:.2f}")
     return extractor, {
@@ -143,6 +143,35 @@ def fit_lse(
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
     }
+
+
+def _kept(taps: Sequence[Tap], max_resolution: int) -> tuple[tuple[Tap, ...], np.ndarray]:
+    """The taps up to a resolution, and their channels among the stacked ones."""
+    kept = select(taps, max_resolution)
+    ends = np.cumsum([tap.channels for tap in taps])
+    ranges = [
+        np.arange(end - tap.channels, end)
+        for tap, end in zip(taps, ends, strict=True)
+        if tap in kept
+    ]
+    return kept, np.concatenate(ranges)
+
+
+def fit_cached(
+    features: Store, masks: str, pixels: Store, name: str, epochs: float, device: str
+) -> tuple[LSE, dict]:
+    """The paper's recipe on the native taps of a feature store; only `lse` has this form."""
+    if name != "lse":
+        raise InputError(f"solver adam for {name}", "lse", "use solver lbfgs for the ablations")
+    facts = pixels.plan.facts
+    cached = {array.name for array in features.plan.arrays}
+    taps = [Tap(**tap) for tap in facts["taps"] if tap["name"] in cached]
+    say(f"adam reads the {len(taps)} cached taps of {len(facts['taps'])}")
+    samples = CachedSamples(features, masks, "train", taps, device)
+    return fit_adam(samples, facts["classes"], facts["align_corners"], epochs)
+
+
+SOLVERS = ("lbfgs", "adam")
 
 
 def validation_miou(held: Columns, solution: solvers.Solution, num_classes: int) -> list[float]:

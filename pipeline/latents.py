@@ -10,7 +10,9 @@ from pipeline.errors import InputError
 SPLITS = ("train", "validation", "test", "pool")
 
 
-def split_seeds(sizes: Mapping[str, int], first_seed: int) -> dict[str, Int64[np.ndarray, " sample"]]:
+def split_seeds(
+    sizes: Mapping[str, int], first_seed: int
+) -> dict[str, Int64[np.ndarray, " sample"]]:
     """Disjoint seeds per split. Growing one split never changes the seeds of another.
 
     Each split owns a block of 1,000,000 seeds from first_seed * 10,000,000 on.
@@ -26,6 +28,6 @@ def split_seeds(sizes: Mapping[str, int], first_seed: int) -> dict[str, Int64[np
 
 
 def sample_z(seeds: Sequence[int], z_dim: int) -> Float32[np.ndarray, "sample z_dim"]:
-    """z ~ N(0, I), row i drawn from seeds[i] alone (PCG64)."""
+    """Z ~ N(0, I), row i drawn from seeds[i] alone (PCG64)."""
     rows = [np.random.default_rng(int(s)).standard_normal(z_dim, np.float32) for s in seeds]
     return np.stack(rows) if rows else np.zeros((0, z_dim), np.float32)

@@ -73,10 +73,8 @@ def per_image_scores(intersection: np.ndarray, union: np.ndarray) -> Scores:
     return Scores(per_class, _mean(per_class[1:]))
 
 
-def dataset_scores(
-    intersection: np.ndarray, union: np.ndarray, background: bool = False
-) -> Scores:
-    """IoU of each class from the pixel sums over all images; `background` keeps class 0 in the mean."""
+def dataset_scores(intersection: np.ndarray, union: np.ndarray, background: bool = False) -> Scores:
+    """IoU of each class from the pixel sums over all images; `background` averages class 0 too."""
     with np.errstate(invalid="ignore", divide="ignore"):
         per_class = intersection.sum(0) / union.sum(0)
     return Scores(per_class, _mean(per_class if background else per_class[1:]))
@@ -147,9 +145,7 @@ def summary(counts: PixelCounts, classes: Sequence[str]) -> dict:
             "mean": _percent(scores.mean),
             "low": _percent(low),
             "high": _percent(high),
-            "per_class": {
-                c: _percent(v) for c, v in zip(classes, scores.per_class, strict=True)
-            },
+            "per_class": {c: _percent(v) for c, v in zip(classes, scores.per_class, strict=True)},
         }
     confusion = counts.per_image.sum(0)
     result["pixel_accuracy"] = _percent(np.trace(confusion) / max(confusion.sum(), 1))

@@ -122,7 +122,15 @@ def lbfgs(
         zd = _logits(data, direction)
         first = 1.0 if history else 1.0 / 4
         step, new_loss = _line_search(
-            data, z, zd, theta, direction, strength, loss, slope, first * (1 if factor is not None else 4)
+            data,
+            z,
+            zd,
+            theta,
+            direction,
+            strength,
+            loss,
+            slope,
+            first * (1 if factor is not None else 4),
         )
         theta_new = theta + step[:, None, None] * direction
         z = z.add_(zd * step[None, :, None])

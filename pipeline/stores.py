@@ -18,19 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.files import atomic, fingerprint, read_json, sha256, write_json
+from pipeline.files import atomic, fingerprint, read_json, sha256, store_root, write_json
 from pipeline.progress import say
 
 KINDS = ("features", "pixels")
 GIB = 2**30
 SAMPLES_PER_CHUNK = 4
-
-
-def store_root() -> Path:
-    """$PIPELINE_STORE, else .store beside the DVC project that runs the stage."""
-    return Path(
-        os.environ.get("PIPELINE_STORE") or Path(os.environ.get("DVC_ROOT", ".")) / ".store"
-    ).absolute()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,11 @@ def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:
             "lower train, validation or test",
         )
     half = recipe.train // 2
-    rows = {"all": slice(0, recipe.train), "first": slice(0, half), "second": slice(half, recipe.train)}
+    rows = {
+        "all": slice(0, recipe.train),
+        "first": slice(0, half),
+        "second": slice(half, recipe.train),
+    }
     train = pairs.part(rows[choose("train part", recipe.train_part, rows)])
     end = recipe.train + recipe.validation
     return train, pairs.part(slice(recipe.train, end)), pairs.part(slice(end, end + recipe.test))
@@ -208,5 +212,3 @@ def _resume(path: Path, identity: str, network, average: dict, optimizer) -> int
     average.update(saved["average"])
     say(f"resuming at step {saved['step']}")
     return saved["step"]
-
-

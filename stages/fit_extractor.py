@@ -1,4 +1,4 @@
-"""Hypercolumns become a fitted extractor; L2 is chosen on the validation split."""
+"""Features and masks become a fitted extractor; L2 is chosen on the validation split."""
 
 from pathlib import Path
 
@@ -6,39 +6,37 @@ from stages import run
 
 
 def fit_extractor(
+    features: Path,
+    masks: Path,
     pixels: Path,
     extractor: Path,
     metrics: Path,
     *,
     name: str,
+    solver: str,
     l2: list[float],
     iterations: int,
     pixel_budget: int,
+    epochs: float,
     device: str,
 ) -> None:
-    """Fit the extractor called `name` (lse, lse_biased, lse_coarse) on a manifest of pixels."""
-    import torch
+    """Fit the extractor called `name`: lbfgs on sampled pixels of all taps, or the paper's Adam.
 
-    from pipeline.devices import fast_bfloat16, pick_device
+    Adam reads whole images of the cached taps and knows no L2, no bias and no finer taps.
+    """
+    from pipeline.devices import pick_device
+    from pipeline.errors import choose
     from pipeline.extractors import save_extractor, variant
     from pipeline.files import write_json
-    from pipeline.fitting import fit_lse
+    from pipeline.fitting import SOLVERS, fit_cached, fit_lse
     from pipeline.stores import open_store
-    from pipeline.taps import Tap
 
-    store, chosen = open_store(pixels), pick_device(device)
-    facts = store.plan.facts
-    fitted, report = fit_lse(
-        store,
-        [Tap(**tap) for tap in facts["taps"]],
-        facts["resolution"],
-        variant(name),
-        l2,
-        iterations,
-        pixel_budget,
-        chosen,
-        torch.bfloat16 if fast_bfloat16(chosen) else torch.float32,
-    )
+    variant(name)
+    where, store = pick_device(device), open_store(pixels)
+    if choose("solver", solver, SOLVERS) == "adam":
+        fitted, report = fit_cached(open_store(features), str(masks), store, name, epochs, where)
+    else:
+        fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where)
     save_extractor(extractor, fitted, {"name": name, "pixels": store.plan.fingerprint})
     write_json(metrics, report)
 

@@ -20,7 +20,7 @@ def judge_teacher(
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
     from pipeline.files import write_json
-    from pipeline.masks import label_images
+    from pipeline.labeling import label_images
     from pipeline.metrics import PixelCounts, summary
     from pipeline.teachers.labels import label_space
 

@@ -15,7 +15,7 @@ def label_images(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Label every split of `images` with the weights `teacher` in the label space `labels`."""
-    from pipeline import masks as labeling
+    from pipeline import labeling
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
     from pipeline.files import sha256

@@ -32,8 +32,10 @@ def verify(paths: Manifests = None, repair: bool = False) -> None:
         names = stores.verify(store, repair)
         if names and repair:
             stores.open_store(path)
-        print(f"{path}: {len(names)} of {len(store.plan.shards())} shards missing or damaged"
-              + (", made again" if names and repair else ""))
+        print(
+            f"{path}: {len(names)} of {len(store.plan.shards())} shards missing or damaged"
+            + (", made again" if names and repair else "")
+        )
         bad += [] if repair else [f"{path} {name}" for name in names]
     if bad:
         raise InputError(", ".join(bad[:3]), "intact shards", "run `store verify --repair`")
@@ -42,7 +44,8 @@ def verify(paths: Manifests = None, repair: bool = False) -> None:
 @app.command("list")
 def list_() -> None:
     """List stores by kind, fingerprint and size."""
-    from pipeline.stores import list_stores, store_root
+    from pipeline.files import store_root
+    from pipeline.stores import list_stores
 
     for store in list_stores(store_root()):
         print(f"{store['kind']:9} {store['fingerprint']} {store['bytes'] / 2**20:9.1f} MiB")
@@ -51,8 +54,8 @@ def list_() -> None:
 @app.command()
 def gc(dry_run: bool = False) -> None:
     """Remove stores that no manifest of the workspace, a branch, tag or experiment names."""
-    from pipeline.files import read_json
-    from pipeline.stores import collect_garbage, store_root
+    from pipeline.files import read_json, store_root
+    from pipeline.stores import collect_garbage
 
     keep = {read_json(path)["fingerprint"] for path in manifests(None)} | committed()
     for store in collect_garbage(store_root(), keep, dry_run):
@@ -94,7 +97,8 @@ def export(manifest: Path, archive: Path) -> None:
 @app.command("import")
 def import_(archive: Path) -> None:
     """Unpack an exported store into this machine's store folder."""
-    from pipeline.stores import import_store, store_root
+    from pipeline.files import store_root
+    from pipeline.stores import import_store
 
     print(f"imported {import_store(archive, store_root())} into {store_root()}")
 

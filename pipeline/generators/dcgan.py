@@ -23,8 +23,14 @@ class DCGAN(Generator):
         inputs = (z_dim, *widths[:-1])
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.ConvTranspose2d(i, o, stem if level == 0 else 4, 2 if level else 1,
-                                   1 if level else 0, bias=False),
+                nn.ConvTranspose2d(
+                    i,
+                    o,
+                    stem if level == 0 else 4,
+                    2 if level else 1,
+                    1 if level else 0,
+                    bias=False,
+                ),
                 nn.BatchNorm2d(o),
                 nn.ReLU(),
             )

@@ -125,7 +125,7 @@ class MobileStyleGAN(Generator):
         return x
 
     def draw(self, ws: Tensor, stop: str | None, noise_mode: str) -> Tensor | None:
-        """ws [N, num_ws, w_dim], rows in forward order (conv; up, conv1, conv2 per block; to_img)."""
+        """ws [N, num_ws, w_dim]; rows: conv, then up, conv1, conv2 of each block, then to_img."""
         w = iter(ws.unbind(1))
         names = iter(tap.name for tap in self.taps)
         x = self.const * self.conv.modulation(next(w))
@@ -189,8 +189,10 @@ def from_openvino(mapping: "Graph", synthesis: "Graph") -> dict[str, Tensor]:  #
         source = {"conv": "m.conv1", "to_img": f"m.layers.{blocks - 1}.to_img"}.get(
             name, f"m.{name}"
         )
-        put("to_img_modulation" if name == "to_img" else f"{name}.modulation",
-            f"{source}.conv.modulation")
+        put(
+            "to_img_modulation" if name == "to_img" else f"{name}.modulation",
+            f"{source}.conv.modulation",
+        )
         conv = "to_img" if name == "to_img" else f"{name}.conv"
         tensors[f"{conv}.weight"] = synthesis.constant_input(node)
         tensors[f"{conv}.bias"] = synthesis.named(f"{source}.bias").flatten()

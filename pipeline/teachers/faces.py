@@ -81,9 +81,7 @@ def sampling_weights(masks: Tensor, num_classes: int) -> Tensor:
     return (present * (0.5 / share).sqrt().clamp(1, 5)).amax(1).clamp_min(1)
 
 
-def augment(
-    images: Tensor, masks: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def augment(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Random flip, rotation, scale, shift, colour, blur and noise of uint8 pairs.
 
     images [N, 3, S, S] uint8 and masks [N, S, S] uint8 become float32 images in [-1, 1] and

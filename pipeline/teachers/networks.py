@@ -1,5 +1,6 @@
 """Two face-parsing networks of different architecture: a UNet (Ronneberger et al. 2015) as teacher
-and a residual feature pyramid (He et al. 2016; Lin et al. 2017) as independent judge."""
+and a residual feature pyramid (He et al. 2016; Lin et al. 2017) as independent judge.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Masks from teachers and from extractors, in worker processes where that helps."""
+"""Masks from a teacher, labeled in worker processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,7 @@ import numpy as np
 
 from pipeline import workers
 from pipeline.arrays import Group
-from pipeline.extractors import LSE, load_extractor
-from pipeline.features import Source, stream, to_float
+from pipeline.images import to_float
 from pipeline.teachers import Teacher, load_teacher
 
 BATCH = 16
@@ -60,44 +59,3 @@ def label_images(
     for task, mask in zip(tasks, masks, strict=True):
         found[task.split].append(mask)
     return {f"{split}/masks": np.concatenate(parts) for split, parts in found.items() if parts}
-
-
-@dataclass(frozen=True)
-class PredictTask:
-    """Samples [start, stop) of a split for an extractor to segment while they are synthesised."""
-
-    extractor: str
-    source: Source
-    split: str
-    start: int
-    stop: int
-    size: int
-
-
-@lru_cache(maxsize=1)
-def _extractor(path: str, device: str) -> LSE:
-    return load_extractor(path, device)
-
-
-def _predict(task: PredictTask) -> np.ndarray:
-    extractor = _extractor(task.extractor, task.source.device)
-    parts = stream(task.source, task.split, task.start, task.stop, extractor.taps)
-    return np.concatenate([extractor.predict(features, task.size) for features, _ in parts])
-
-
-def predict_masks(
-    extractor: str,  # a fitted extractor
-    source: Source,
-    split: str,
-    size: int,  # label size in px
-    num_workers: int = 0,
-) -> np.ndarray:
-    """The extractor's masks [N, size, size] of a split; features are streamed, never stored."""
-    total = Group(source.latents).splits[split]
-    step = max(BATCH, source.batch_size)
-    tasks = [
-        PredictTask(extractor, source, split, start, min(start + step, total), size)
-        for start in range(0, total, step)
-    ]
-    processes = workers.count(num_workers, source.device, len(tasks))
-    return np.concatenate(list(workers.run(_predict, tasks, f"segmenting {split}", processes)))

@@ -1,0 +1,52 @@
+"""Figures of masks beside images, readable at the width of a README."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.files import atomic
+from pipeline.reporting.palette import COLORS, colorize
+
+
+def mask_figure(
+    path: Path,
+    images: np.ndarray,  # [N, 3, S, S] uint8
+    masks: Mapping[str, np.ndarray],  # row title -> [N, S, S] class ids
+    classes: list[str],
+    titles: list[str],  # of the columns
+) -> None:
+    """Draw one column per sample: the image, then each of the masks; a legend below."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
+
+    rows = {"image": images.transpose(0, 2, 3, 1)}
+    rows |= {title: colorize(mask, classes) for title, mask in masks.items()}
+    num = len(images)
+    figure, axes = plt.subplots(
+        len(rows), num, figsize=(1.6 * num + 0.5, 1.6 * len(rows) + 0.9), squeeze=False
+    )
+    for line, (title, pictures) in zip(axes, rows.items(), strict=True):
+        for axis, picture, column in zip(line, pictures, titles, strict=True):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if line is axes[0]:
+                axis.set_title(column, fontsize=8)
+        line[0].set_ylabel(title, fontsize=10)
+    patches = [Patch(facecolor=COLORS[c], edgecolor="#888888", label=c) for c in classes]
+    figure.legend(handles=patches, loc="lower center", ncols=8, fontsize=8, frameon=False)
+    figure.subplots_adjust(
+        left=0.05,
+        right=0.995,
+        top=0.96,
+        bottom=0.75 / (1.6 * len(rows) + 0.9),
+        wspace=0.03,
+        hspace=0.03,
+    )
+    with atomic(path) as partial:
+        figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
+    plt.close(figure)
