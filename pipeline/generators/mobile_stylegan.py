@@ -15,23 +15,21 @@ from pipeline.taps import Tap
 
 
 def inverse_haar(x: Tensor) -> Tensor:
-    """One level of inverse Haar transform: [N, 4c, H, W] to [N, c, 2H, 2W].
+    """One level of inverse Haar transform, times 2: [N, 4c, H, W] to [N, c, 2H, 2W].
 
-    The first c channels are the low band; channel c + 3i + k is detail k of channel i, with
-    k = 0 vertical, 1 horizontal, 2 diagonal. out[2h+p, 2w+q] = (L + s_p V + s_q H + s_p s_q D) / 2
-    with s_0 = 1, s_1 = -1. Works on the channels-last view, so no transpose is paid for.
+    The first c channels are the low band L; channel c + 3i + k is detail k of channel i, with k = 0
+    vertical V, 1 horizontal U, 2 diagonal D. out[2h+p, 2w+q] = L + s_p V + s_q (U + s_p D), with
+    s_0 = 1 and s_1 = -1; the transform's factor 1/2 is left to the caller, who scales x anyway.
+    Works on the channels-last view, so no transpose is paid for.
     """
     num, channels, height, width = x.shape
     c = channels // 4
     x = x.permute(0, 2, 3, 1)
-    low, detail = x[..., :c], x[..., c:].unflatten(-1, (c, 3))
-    vertical, horizontal, diagonal = detail.unbind(-1)
+    low, (vertical, horizontal, diagonal) = x[..., :c], x[..., c:].unflatten(-1, (c, 3)).unbind(-1)
     top, bottom = low + vertical, low - vertical
-    right, left = horizontal - diagonal, horizontal + diagonal
-    out = torch.stack([top + left, top - left, bottom + right, bottom - right], -2)
-    out = out.unflatten(-2, (2, 2)).permute(0, 1, 3, 2, 4, 5)
-    out = out.reshape(num, 2 * height, 2 * width, c)
-    return out.permute(0, 3, 1, 2).mul(0.5)
+    left, right = horizontal + diagonal, horizontal - diagonal
+    rows = [torch.stack([r + s, r - s], 3) for r, s in ((top, left), (bottom, right))]
+    return torch.stack(rows, 2).view(num, 2 * height, 2 * width, c).permute(0, 3, 1, 2)
 
 
 class Modulation(nn.Module):
@@ -62,9 +60,19 @@ class StyledConv(nn.Module):
             self.conv = nn.Conv2d(channels_in, channels, 1)
         self.register_buffer("noise", torch.zeros(1, 1, resolution, resolution))
 
-    def forward(self, modulated: Tensor, noise_mode: str) -> Tensor:
-        """[N, channels_in, H, W], already scaled by `modulation`, to [N, channels, H, W]."""
-        x = modulated if self.depthwise is None else self.depthwise(modulated)
+    def forward(self, x: Tensor, style: Tensor | None, noise_mode: str) -> Tensor:
+        """[N, channels_in, H, W], scaled by style [N, channels_in, 1, 1], to [N, channels, H, W].
+
+        style is None if x is scaled already. A depthwise convolution commutes with the scale, so
+        for a single sample its small kernel is scaled instead of the large map.
+        """
+        kernel = None if self.depthwise is None else self.depthwise.weight
+        if style is not None and kernel is not None and len(x) == 1:
+            kernel = kernel * style.view(-1, 1, 1, 1)
+        elif style is not None:
+            x = x * style
+        if kernel is not None:
+            x = F.conv2d(x, kernel, padding=1, groups=len(kernel))
         x = self.conv(x)
         if noise_mode == "const":
             x = x.add_(self.noise.to(x.dtype))
@@ -86,8 +94,8 @@ class Block(nn.Module):
         return inverse_haar(x * scale)
 
     def modulations(self, w_up: Tensor, w_conv1: Tensor) -> Tensor:
-        """The scale of `up` times the scale of conv1, spread over each channel's four bands."""
-        style = self.conv1.modulation(w_conv1)
+        """The scale of `up` times that of conv1, over each channel's four bands, times Haar's 1/2."""
+        style = self.conv1.modulation(w_conv1) / 2
         return self.up(w_up) * torch.cat([style, style.repeat_interleave(3, 1)], 1)
 
 
@@ -111,10 +119,13 @@ class MobileStyleGAN(Generator):
         self.to_img_modulation = Modulation(w_dim, widths[-1])
         self.to_img = nn.Conv2d(widths[-1], 12, 1)
         self.register_buffer("w_avg", torch.zeros(w_dim))
-        self.taps = (Tap("4px", "conv", widths[0], 4),) + tuple(
-            Tap(f"{8 * 2**level}px_conv{k}", f"layers.{level}.conv{k}", width, 8 * 2**level)
-            for level, width in enumerate(widths[1:])
-            for k in (1, 2)
+        self.taps = (
+            Tap("4px", "conv", widths[0], 4),
+            *(
+                Tap(f"{8 * 2**level}px_conv{k}", f"layers.{level}.conv{k}", width, 8 * 2**level)
+                for level, width in enumerate(widths[1:])
+                for k in (1, 2)
+            ),
         )
 
     def style(self, z: Tensor) -> Tensor:
@@ -129,17 +140,22 @@ class MobileStyleGAN(Generator):
         w = iter(ws.unbind(1))
         names = iter(tap.name for tap in self.taps)
         x = self.const * self.conv.modulation(next(w))
-        x = self.conv(x.contiguous(memory_format=torch.channels_last), noise_mode)
+        x = self.conv(x.contiguous(memory_format=torch.channels_last), None, noise_mode)
         if next(names) == stop:
             return None
         for block in self.layers:
-            x = block.conv1(block.upsample(x, next(w), next(w)), noise_mode)
+            x = block.conv1(block.upsample(x, next(w), next(w)), None, noise_mode)
             if next(names) == stop:
                 return None
-            x = block.conv2(x * block.conv2.modulation(next(w)), noise_mode)
+            x = block.conv2(x, block.conv2.modulation(next(w)), noise_mode)
             if next(names) == stop:
                 return None
-        return inverse_haar(self.to_img(x * self.to_img_modulation(next(w))))
+        style = self.to_img_modulation(next(w))
+        if len(x) == 1:  # as in StyledConv: scale the small kernel, not the large map
+            wavelets = F.conv2d(x, self.to_img.weight * style.view(1, -1, 1, 1), self.to_img.bias)
+        else:
+            wavelets = self.to_img(x * style)
+        return inverse_haar(wavelets / 2)
 
 
 def build(tensors: dict[str, Tensor]) -> MobileStyleGAN:

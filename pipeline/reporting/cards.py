@@ -49,8 +49,8 @@ five times as often; the moving average of the weights is kept.
 **Retrain** on any folder with `images/*` and `masks/*.png` (one channel, ids 0-18):
 
     python -m stages.train_teacher FOLDER checkpoints/{name}.safetensors checkpoints/{name}.md \\
-      --architecture {facts["architecture"]} --train {facts["train"]} \\
-      --validation {facts["validation"]} --test {facts["test"]} --train_part \\
-      {facts["train_part"]} --steps {facts["steps"]} --batch {facts["batch"]} --learning_rate {facts["learning_rate"]} \\
-      --seed {facts["seed"]} --device auto
+      --architecture {facts["architecture"]} --train_part {facts["train_part"]} \\
+      --train {facts["train"]} --validation {facts["validation"]} --test {facts["test"]} \\
+      --steps {facts["steps"]} --batch {facts["batch"]} --seed {facts["seed"]} \\
+      --learning_rate {facts["learning_rate"]} --device auto
 """

@@ -1,0 +1,1 @@
+"""Performance figures with their baselines: `make bench`, or `python -m benchmarks NAME ...`."""

@@ -1,0 +1,40 @@
+"""Run benchmarks on the studies that `make repro` made; print and write reports/benchmarks/."""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from pipeline.errors import InputError, choose
+from pipeline.files import write_json
+
+BENCHMARKS = {  # name: rough minutes on two cores
+    "noop": 0.1,
+    "synthesis": 0.5,
+    "cache": 1,
+    "memory": 4,
+    "bfloat16": 3,
+    "alignment": 8,
+    "solver": 40,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all, in the table's order."""
+    for name in names or BENCHMARKS:
+        choose("benchmark", name, BENCHMARKS)
+        print(f"== {name} (about {BENCHMARKS[name]} min)", flush=True)
+        start = time.perf_counter()
+        result = importlib.import_module(f"benchmarks.{name}").measure()
+        for key, value in result.items():
+            print(f"{key:>44}  {value}", flush=True)
+        result["minutes"] = round((time.perf_counter() - start) / 60, 1)
+        write_json(Path("reports/benchmarks") / f"{name}.json", result)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

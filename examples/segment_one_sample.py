@@ -1,0 +1,40 @@
+"""z -> image -> mask with a fitted extractor: run after `make repro`.
+
+python examples/segment_one_sample.py [STUDY] [SEED] writes sample.png and prints each class's share.
+"""
+
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline.extractors import load_extractor
+from pipeline.generators import load_generator
+from pipeline.images import to_uint8
+from pipeline.latents import sample_z
+from pipeline.reporting.palette import colorize
+from pipeline.taps import record
+
+
+def main(study: str = "ffhq", seed: int = 7, size: int = 256) -> None:
+    """Draw one sample, segment it by one linear map over its feature maps, save both."""
+    generator = load_generator(f"data/checkpoints/{study}.safetensors")
+    extractor = load_extractor(f"data/extractors/{study}/lse.safetensors")
+
+    z = torch.from_numpy(sample_z([seed], generator.z_dim))
+    ws = generator.mapping(z, truncation_psi=0.5)
+    with torch.inference_mode(), record(generator, extractor.taps) as features:
+        images = generator.synthesis(ws)
+        mask = extractor.predict(features, size)[0]
+
+    picture = to_uint8(images, size)[0].transpose(1, 2, 0)
+    colored = colorize(mask, list(extractor.classes))
+    Image.fromarray(np.concatenate([picture, colored], 1)).save("sample.png")
+    for index in np.argsort(-np.bincount(mask.ravel(), minlength=len(extractor.classes))):
+        if share := float((mask == index).mean()):
+            print(f"{extractor.classes[index]:>6} {100 * share:5.1f} %")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2], *map(int, sys.argv[2:3]))

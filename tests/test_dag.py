@@ -1,0 +1,187 @@
+"""The whole pipeline at a small size, with DVC, the published 64 px generator and our teachers."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+COPIED = ("pipeline", "stages", "checkpoints", "dvc.yaml", "dvc.lock", ".dvcignore", ".gitignore")
+
+pytestmark = [pytest.mark.dag, pytest.mark.real, pytest.mark.timeout(900)]
+
+
+class Project:
+    """A copy of the project with one small study, and its dvc."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.env = os.environ | {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": "",
+            "DVC_NO_ANALYTICS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+        self.env.pop("PIPELINE_STORE", None)
+        self.env.pop("DVC_ROOT", None)
+
+    def run(self, *words: str, check: bool = True) -> str:
+        """stdout and stderr of a command in the project."""
+        done = subprocess.run(
+            words, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def ran(self, output: str) -> set[str]:
+        """Names of the stages that a `dvc repro` or `dvc exp run` really ran."""
+        return set(re.findall(r"Running stage '([^']+)'", output))
+
+    def set(self, **changes: object) -> None:
+        """Change parameters: dotted keys with `__` for the dots."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            section = params
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("project")
+    for name in COPIED:
+        source = REPO / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / name)
+    (folder / ".dvc").mkdir()
+    shutil.copy(REPO / ".dvc" / "config", folder / ".dvc" / "config")
+    shutil.copy(REPO / ".dvc" / ".gitignore", folder / ".dvc" / ".gitignore")
+    params = yaml.safe_load((REPO / "params.yaml").read_text())
+    params["studies"] = {"digiface": params["studies"]["digiface"]}
+    params["studies"]["digiface"]["sample"] |= {"train": 48, "validation": 16, "test": 16, "pool": 4}
+    params["studies"]["digiface"]["features"]["samples_per_shard"] = 16
+    params["fit_extractor"] |= {"iterations": 6, "epochs": 1, "l2": [0.01, 0.001]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for wheel in (REPO / ".store" / "wheels").glob("*.whl"):
+        (folder / ".store" / "wheels").mkdir(parents=True, exist_ok=True)
+        shutil.copy(wheel, folder / ".store" / "wheels")
+    project = Project(folder)
+    project.run("git", "init", "-q")
+    project.run("git", "config", "user.email", "test@example.org")
+    project.run("git", "config", "user.name", "test")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "start")
+    project.first = project.run("dvc", "repro")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "study")
+    return project
+
+
+FITS = {f"fit_extractor@digiface-{e}" for e in ("lse", "lse_biased", "lse_coarse")}
+EVALUATIONS = {f"evaluate_extractor@digiface-{e}" for e in ("lse", "lse_biased", "lse_coarse")}
+REPORTS = {"make_tables", "make_figures@digiface"}
+
+
+def test_the_first_run_makes_everything(project: Project):
+    assert project.ran(project.first) >= FITS | EVALUATIONS | REPORTS | {"cache_features@digiface"}
+    metrics = json.loads((project.folder / "reports/metrics/digiface/lse.json").read_text())
+    assert metrics["against_teacher"]["images"] == 16
+    # Skin is most of a face: even 48 samples teach it. A shifted or shuffled mask would not pass.
+    assert metrics["against_teacher"]["miou_dataset"]["per_class"]["skin"] > 50
+    assert (project.folder / "reports/figures/digiface.png").stat().st_size > 10_000
+    assert "| digiface | lse |" in (project.folder / "reports/tables/extractors.md").read_text()
+
+
+def test_the_plan_is_printed_before_the_work(project: Project):
+    assert "plan: features" in project.first
+    assert "GiB on disk at peak" in project.first
+
+
+def test_a_second_run_runs_nothing(project: Project):
+    output = project.run("dvc", "repro")
+    assert not project.ran(output)
+    assert "up to date" in output
+
+
+def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project: Project):
+    before = (project.folder / "reports/metrics/digiface/lse.json").read_text()
+    project.set(fit_extractor__iterations=7)
+    assert project.ran(project.run("dvc", "repro")) == FITS | EVALUATIONS | REPORTS
+    assert (project.folder / "reports/metrics/digiface/lse.json").read_text() != before
+    assert "iterations" in project.run("dvc", "params", "diff")
+    assert "miou_per_image" in project.run("dvc", "metrics", "diff")
+    project.set(fit_extractor__iterations=6)
+    assert not project.ran(project.run("dvc", "repro"))
+    assert (project.folder / "reports/metrics/digiface/lse.json").read_text() == before
+
+
+def test_an_experiment_shares_the_store_and_shows(project: Project):
+    command = ("dvc", "exp", "run", "--temp", "-S", "fit_extractor.pixel_budget=1024")
+    output = project.run(*command)
+    assert project.ran(output) == FITS | EVALUATIONS | REPORTS
+    assert "caching" not in output
+    assert "1024" in project.run("dvc", "exp", "show", "--csv")
+
+
+def test_a_reader_heals_a_lost_store(project: Project):
+    for path in (project.folder / ".store/pixels").glob("*/train/columns/c/0/0/0"):
+        path.unlink()
+    project.set(fit_extractor__iterations=5)
+    output = project.run("dvc", "repro")
+    assert "1 shards" in output
+    assert "stages.cache_pixels" in output
+    project.set(fit_extractor__iterations=6)
+    project.run("dvc", "repro")
+    assert "0 of" in project.run(sys.executable, "-m", "stages.store", "verify")
+
+
+def test_the_recipe_is_a_solver(project: Project):
+    features, masks, pixels = (
+        "data/features/digiface.json",
+        "data/masks/digiface.zarr",
+        "data/pixels/digiface.json",
+    )
+    options = ("--name lse --solver adam --l2 1 --iterations 1 --pixel_budget 1 --epochs 1").split()
+    project.run(
+        *(sys.executable, "-m", "stages.fit_extractor", features, masks, pixels),
+        *("adam.safetensors", "adam.json", *options, "--device", "cpu"),
+    )
+    report = json.loads((project.folder / "adam.json").read_text())
+    assert report["solver"] == "adam"
+    assert report["passes"] == 40 + 324 + 640  # a fiftieth of the schedule, in whole steps
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"studies__digiface__load__family": "biggan"}, "one of mobile_stylegan, dcgan"),
+        ({"studies__digiface__load__sha256": "0" * 64}, "another sha256"),
+        ({"cache_features__max_gib": 0.0001}, "fewer samples"),
+        ({"fit_extractor__solver": "sgd"}, "one of lbfgs, adam"),
+        ({"labels": "ade20k"}, "one of celebamask19, celebamask15"),
+        ({"fit_extractor__iterationz": 3}, "No such option: --iterationz"),
+    ],
+)
+def test_bad_parameters_are_one_sentence(project: Project, change: dict, said: str):
+    kept = (project.folder / "params.yaml").read_text()
+    lock = (project.folder / "dvc.lock").read_text()
+    try:
+        project.set(**change)
+        done = project.run("dvc", "repro", check=False)
+        assert said in done
+        assert "Traceback" not in done
+    finally:
+        (project.folder / "params.yaml").write_text(kept)
+        (project.folder / "dvc.lock").write_text(lock)
+        project.run("dvc", "checkout", check=False)
