@@ -145,8 +145,8 @@ def measure() -> dict:
             cpu = clock.now()
             with torch.no_grad():
                 per_image, dataset = clock.pause(lambda: score(counts(extractor, test)))
-            course.append({"step": step, "cpu_seconds": round(cpu, 1),
-                           "per_image": round(per_image, 2), "dataset": round(dataset, 2)})  # fmt: skip
+            row = {"step": step, "cpu_seconds": round(cpu, 1)}
+            course.append(row | {"per_image": round(per_image, 2), "dataset": round(dataset, 2)})
             say(f"recipe: {course[-1]}")
 
     recipe, report = fit_adam(train, classes, align, fast=True, on_step=follow)

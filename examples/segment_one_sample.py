@@ -1,6 +1,6 @@
 """z -> image -> mask with a fitted extractor: run after `make repro`.
 
-python examples/segment_one_sample.py [STUDY] [SEED] writes sample.png and prints each class's share.
+`python examples/segment_one_sample.py [STUDY] [SEED]` writes sample.png, prints class shares.
 """
 
 import sys

@@ -25,7 +25,7 @@ TOLERANCE = 0.02  # of a sample's largest value: int8 rounding is 0.004, bfloat1
 
 @dataclass(frozen=True)
 class Source:
-    """What it takes to synthesise a study's samples, in this or another process."""
+    """What it takes to synthesize a study's samples, in this or another process."""
 
     checkpoint: str
     latents: str  # zarr group with <split>/ws
@@ -59,7 +59,7 @@ def stream(
     start: int,
     stop: int,
     taps: Sequence[Tap],
-    images: bool = False,  # also synthesise the image; else the pass ends at the last tap
+    images: bool = False,  # also synthesize the image; else the pass ends at the last tap
 ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
     """Yield ({tap name: [N, C, H, W]}, images or None) batch by batch; nothing on disk."""
     generator = source.generator()
@@ -136,7 +136,7 @@ class Job:
 
 
 def features_arrays(job: Job, start: int, stop: int) -> dict[str, np.ndarray]:
-    """Synthesise samples [start, stop) and encode images and taps."""
+    """Synthesize samples [start, stop) and encode images and taps."""
     size = job.plan.arrays[0].shape[-1]
     parts: dict[str, list[np.ndarray]] = {array.name: [] for array in job.plan.arrays}
     for features, images in stream(job.source, job.shard.split, start, stop, job.taps, images=True):
@@ -149,7 +149,7 @@ def features_arrays(job: Job, start: int, stop: int) -> dict[str, np.ndarray]:
 
 
 def pixels_arrays(job: Job, start: int, stop: int) -> dict[str, np.ndarray]:
-    """Synthesise samples [start, stop), draw pixels by their masks, look hypercolumns up."""
+    """Synthesize samples [start, stop), draw pixels by their masks, look hypercolumns up."""
     facts = job.plan.facts
     masks = Group(job.masks).read(job.shard.split, "masks", slice(start, stop))
     seeds = Group(job.source.latents).read(job.shard.split, "seeds", slice(start, stop))
@@ -184,7 +184,7 @@ def make_shard(job: Job) -> None:
 
 
 def check_shard(job: Job) -> float:
-    """Synthesise a shard's first sample again; the largest error relative to each array's range."""
+    """Synthesize a shard's first sample again; the largest error relative to each array's range."""
     fresh = MAKERS[job.plan.kind](job, job.shard.start, job.shard.start + 1)
     kept = Store(job.plan).read(job.shard.split, job.shard.start)
     worst = 0.0

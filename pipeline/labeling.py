@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline import workers
 from pipeline.arrays import Group
+from pipeline.errors import InputError
 from pipeline.images import to_float
 from pipeline.teachers import Teacher, load_teacher
 
@@ -48,6 +49,10 @@ def label_images(
 ) -> dict[str, np.ndarray]:
     """The teacher's masks {`split/masks`: [N, S, S] uint8} at the images' own size."""
     sizes = Group(images).splits
+    if empty := [split for split in splits if not sizes.get(split)]:
+        raise InputError(
+            f"no images in {empty[0]} of {images}", "at least one", f"raise the size of {empty[0]}"
+        )
     tasks = [
         LabelTask(teacher, labels, images, split, start, min(start + BATCH, sizes[split]), device)
         for split in splits

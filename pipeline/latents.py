@@ -27,7 +27,9 @@ def split_seeds(
     return seeds
 
 
-def sample_z(seeds: Sequence[int], z_dim: int) -> Float32[np.ndarray, "sample z_dim"]:
+def sample_z(
+    seeds: Sequence[int] | Int64[np.ndarray, " sample"], z_dim: int
+) -> Float32[np.ndarray, "sample z_dim"]:
     """Z ~ N(0, I), row i drawn from seeds[i] alone (PCG64)."""
     rows = [np.random.default_rng(int(s)).standard_normal(z_dim, np.float32) for s in seeds]
     return np.stack(rows) if rows else np.zeros((0, z_dim), np.float32)

@@ -108,8 +108,7 @@ def interval(
     intersection: np.ndarray, union: np.ndarray, protocol: str, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of the mean score, resampling images."""
-    means = _resampled_means([(intersection, union)], protocol, draws, seed)[0]
-    return tuple(np.nanpercentile(means, [2.5, 97.5]).tolist())
+    return _percentiles(_resampled_means([(intersection, union)], protocol, draws, seed)[0])
 
 
 def paired_interval(
@@ -121,7 +120,12 @@ def paired_interval(
 ) -> tuple[float, float]:
     """95 % interval of score(first) - score(second) on the same images, resampled together."""
     a, b = _resampled_means([first, second], protocol, draws, seed)
-    return tuple(np.nanpercentile(a - b, [2.5, 97.5]).tolist())
+    return _percentiles(a - b)
+
+
+def _percentiles(means: np.ndarray) -> tuple[float, float]:
+    found = means[~np.isnan(means)]  # a resample may show no class at all
+    return tuple(np.percentile(found, [2.5, 97.5]).tolist()) if len(found) else (np.nan, np.nan)
 
 
 def _resampled_means(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 # Shares of the draws: uniform over the image, evenly over the classes, on mask boundaries.
@@ -17,7 +17,7 @@ class Pixels:
     """Drawn pixels: place y * size + x, class, and the weight that makes sums unbiased."""
 
     places: Int[np.ndarray, " pixel"]
-    classes: Int[np.ndarray, " pixel"]
+    classes: UInt8[np.ndarray, " pixel"]
     weights: Float[np.ndarray, " pixel"]
 
 
@@ -45,7 +45,7 @@ def draw_pixels(mask: np.ndarray, count: int, seed: int, num_classes: int) -> Pi
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixels [S, S] bool with a neighbour (of four) of another class."""
+    """Pixels [S, S] bool with a neighbor (of four) of another class."""
     edge = np.zeros(mask.shape, bool)
     down = mask[1:] != mask[:-1]
     right = mask[:, 1:] != mask[:, :-1]
@@ -70,7 +70,7 @@ def hypercolumns(
 def _lookup(feature: Tensor, y: Tensor, x: Tensor, size: int, align_corners: bool) -> Tensor:
     height, width = feature.shape[1:]
     (y0, y1, ty), (x0, x1, tx) = (
-        _neighbours(place, length, size, align_corners)
+        _neighbors(place, length, size, align_corners)
         for place, length in ((y, height), (x, width))
     )
     pixels = feature.permute(1, 2, 0)
@@ -79,7 +79,7 @@ def _lookup(feature: Tensor, y: Tensor, x: Tensor, size: int, align_corners: boo
     return top.lerp(bottom, ty)
 
 
-def _neighbours(
+def _neighbors(
     place: Tensor, length: int, size: int, align_corners: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     if align_corners:

@@ -15,7 +15,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class PredictTask:
-    """Samples [start, stop) of a split for an extractor to segment while they are synthesised."""
+    """Samples [start, stop) of a split for an extractor to segment while they are synthesized."""
 
     extractor: str
     source: Source

@@ -47,12 +47,12 @@ class CachedSamples:
         return len(self.masks)
 
     def __getitem__(self, row: int) -> Sample:
-        names = self.names + ([f"{name}.scale" for name in self.names] if self.scaled else [])
-        arrays = self.store.read(self.split, row, names)
-        on_device = {k: torch.from_numpy(v[0]).to(self.device) for k, v in arrays.items()}
+        def tensor(name: str) -> Tensor:
+            return torch.from_numpy(self.store.view(self.split, name, row)).to(self.device)
+
         return Sample(
-            [on_device[name] for name in self.names],
-            [on_device.get(f"{name}.scale") for name in self.names],
+            [tensor(name) for name in self.names],
+            [tensor(f"{name}.scale") if self.scaled else None for name in self.names],
             torch.from_numpy(self.masks[row]).long().to(self.device),
         )
 

@@ -101,7 +101,7 @@ def lbfgs(
     seed: int = 0,
     on_iteration=None,  # called with (iteration, Solution so far)
 ) -> Solution:
-    """Minimise mean cross-entropy + l2/2 |theta|^2 for every l2 by preconditioned L-BFGS.
+    """Minimize mean cross-entropy + l2/2 |theta|^2 for every l2 by preconditioned L-BFGS.
 
     theta [R, C + 1, K] starts at 0; the last row is the bias (kept at 0 if there is none). The
     logits Z = X theta are carried along, so a line search costs no pass over X: an iteration is

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -124,6 +125,7 @@ class Store:
         self.plan = plan
         self.path = (root or store_root()) / plan.kind / plan.fingerprint
         self._groups: dict[str, dict] = {}
+        self._maps: dict[tuple, tuple] = {}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -217,6 +219,27 @@ class Store:
         names = names or [array.name for array in self.plan.arrays]
         rows = slice(rows, rows + 1) if isinstance(rows, int) else rows
         return {name: self._array(split, name)[rows] for name in names}
+
+    def view(self, split: str, name: str, row: int) -> np.ndarray:
+        """One sample of an array, memory-mapped: no copy, and no other sample is read.
+
+        Our arrays are not compressed, so a shard is its chunks end to end and an index of
+        (offset, bytes) per chunk, then a checksum (zarr v3, sharding codec).
+        """
+        array = next(a for a in self.plan.arrays if a.name == name)
+        shard, inside = divmod(row, self._samples_per_shard)
+        chunk, place = divmod(inside, self._samples_per_chunk)
+        key = (split, name, shard)
+        if key not in self._maps:
+            path = self.path / split / name / "c" / str(shard) / "/".join("0" * len(array.shape))
+            mapped = np.memmap(path, np.uint8, "r")
+            chunks = self._samples_per_shard // self._samples_per_chunk
+            index = mapped[-16 * chunks - 4 : -4].view("<u8").reshape(chunks, 2)
+            self._maps[key] = mapped, index
+        mapped, index = self._maps[key]
+        start = int(index[chunk, 0]) + place * array.bytes_per_sample
+        sample = mapped[start : start + array.bytes_per_sample]
+        return sample.view(array.dtype).reshape(array.shape)
 
     def _complete(self, shard: Shard) -> bool:
         record = self._record(shard)
@@ -370,14 +393,23 @@ def import_store(archive: Path, root: Path) -> str:
     try:
         with tarfile.open(archive) as tar:
             top = {"/".join(Path(name).parts[:2]) for name in tar.getnames()}
-            if len(top) != 1 or next(iter(top)).split("/")[0] not in KINDS:
+            kind, *rest = next(iter(top), "").split("/")
+            if len(top) != 1 or kind not in KINDS or not rest:
                 raise InputError(
                     f"{archive} with {sorted(top)[:3]}", "one exported store", "export it again"
                 )
-            root.mkdir(parents=True, exist_ok=True)
-            tar.extractall(root, filter="data")
+            kind, name = next(iter(top)).split("/")
+            with tempfile.TemporaryDirectory(prefix="import-", dir=_made(root)) as folder:
+                tar.extractall(folder, filter="data")
+                shutil.rmtree(_made(root / kind) / name, ignore_errors=True)
+                os.replace(Path(folder) / kind / name, root / kind / name)
     except (tarfile.TarError, OSError) as error:
         raise InputError(
             f"{archive}, which cannot be read ({error})", "a tar file", "export it again"
         ) from error
-    return next(iter(top)).split("/")[1]
+    return name
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.checkpoints import read_safetensors, write_safetensors
+from pipeline.checkpoints import write_safetensors
 from pipeline.errors import InputError, choose
 from pipeline.files import atomic, fingerprint
 from pipeline.metrics import PixelCounts, dataset_scores, summary
@@ -34,6 +34,7 @@ class Recipe:
     batch: int
     learning_rate: float
     seed: int
+    polish: int = 0  # steps of a second phase: half the augmentation, a quarter of the rate
 
 
 def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:
@@ -63,11 +64,13 @@ def train(
     state: Path,  # training state, for resuming
     device: torch.device,
     evaluate_every: int = 400,  # steps between lines of validation scores
+    save_every: int = 200,  # steps between states
 ) -> dict:
     """Train, write `weights` with its facts, and return the held-out scores.
 
     AdamW with a warm-up and a cosine; the exponential moving average of the weights is what is
     kept. Loss: cross-entropy weighted by frequency^-0.25, plus batch Dice over present classes.
+    The second phase, `polish`, drops the class weights and half of the augmentation.
     Every random draw depends on (seed, step) alone, so a resumed run repeats the same steps.
     """
     network_class = NETWORKS[choose("teacher architecture", recipe.architecture, NETWORKS)]
@@ -84,17 +87,24 @@ def train(
 
     weight = _class_weights(training.masks).to(device)
     draw = sampling_weights(training.masks, NUM_CLASSES)
-    for step in range(first, recipe.steps):
+    for step in range(first, recipe.steps + recipe.polish):
+        if step == recipe.steps:  # the second phase starts from the average
+            network.load_state_dict(average)
+            optimizer = torch.optim.AdamW(network.parameters(), 0.0, weight_decay=0.02)
+        polishing = step >= recipe.steps
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws from the global one
         rows = torch.multinomial(draw, recipe.batch, generator=rng)
-        images, masks = augment(training.images[rows], training.masks[rows], rng)
+        images, masks = augment(
+            training.images[rows], training.masks[rows], rng, strength=0.5 if polishing else 1.0
+        )
         images = images.to(device, memory_format=torch.channels_last)
 
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
+            group["lr"] = recipe.learning_rate * _schedule(step, recipe)
         with torch.autocast(device.type, torch.bfloat16):
             logits = network.train()(images)
-        loss = _loss(logits.float(), masks.to(device), weight)
+        loss = _loss(logits.float(), masks.to(device), None if polishing else weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -104,8 +114,9 @@ def train(
         if (step + 1) % evaluate_every == 0:
             scored = _score(network_class, average, validation, device)
             mean = dataset_scores(*scored.intersection_union(), background=True).mean
-            say(f"step {step + 1}/{recipe.steps}: loss {loss:.3f}, validation mIoU {mean:.4f}")
-        if (step + 1) % 200 == 0:
+            of = recipe.steps + recipe.polish
+            say(f"step {step + 1}/{of}: loss {loss:.3f}, validation mIoU {mean:.4f}")
+        if (step + 1) % save_every == 0:
             _save(state, identity, step + 1, network, average, optimizer)
 
     report = {
@@ -119,27 +130,13 @@ def train(
     return facts
 
 
-def evaluate(folder: Path, weights: Path, device: torch.device) -> dict:
-    """Score saved weights again on the validation and test pairs that their facts name."""
-    tensors, facts = read_safetensors(weights)
-    recipe = Recipe(**{k: facts[k] for k in Recipe.__dataclass_fields__})
-    _, validation, test = split(load_pairs(folder, INPUT_SIZE, NUM_CLASSES), recipe)
-    network_class = NETWORKS[recipe.architecture]
-    state = {k: v.float() for k, v in tensors.items()}
-    return {
-        "validation": _report(_score(network_class, state, validation, device)),
-        "test": _report(_score(network_class, state, test, device)),
-        "test_64px": _report(_score(network_class, state, test, device, through=64)),
-    }
-
-
 def _class_weights(masks: Tensor) -> Tensor:
     frequency = torch.bincount(masks.flatten().long(), minlength=NUM_CLASSES).double()
     weight = (frequency / frequency.sum()).clamp_min(1e-5) ** -0.25
     return (weight / weight.mean()).float()
 
 
-def _loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
+def _loss(logits: Tensor, masks: Tensor, weight: Tensor | None) -> Tensor:
     cross_entropy = F.cross_entropy(logits, masks, weight)
     hit = F.one_hot(masks, NUM_CLASSES).permute(0, 3, 1, 2).float()
     probability = logits.softmax(1)
@@ -148,9 +145,13 @@ def _loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
     return cross_entropy + 0.5 * (1 - dice[area > 0]).mean()
 
 
-def _schedule(step: int, steps: int) -> float:
-    warm_up = min(1.0, (step + 1) / 100)
-    return warm_up * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+def _schedule(step: int, recipe: Recipe) -> float:
+    """A warm-up and a cosine for each phase, as a factor of the peak learning rate."""
+    second = step >= recipe.steps
+    start, length = (recipe.steps, recipe.polish) if second else (0, recipe.steps)
+    warm_up = min(1.0, (step - start + 1) / 100)
+    peak = 0.25 if second else 1.0
+    return peak * warm_up * (0.5 + 0.5 * math.cos(math.pi * (step - start) / length))
 
 
 @torch.no_grad()

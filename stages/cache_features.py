@@ -20,7 +20,7 @@ def cache_features(
     device: str,
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
-    """Synthesise every sample once; keep images and the taps up to max_tap_resolution px.
+    """Synthesize every sample once; keep images and the taps up to max_tap_resolution px.
 
     Prints bytes, seconds and peak disk first. Killed, it goes on where it stopped; run again, it
     checks one sample of every shard and keeps the rest.

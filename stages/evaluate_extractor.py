@@ -18,7 +18,7 @@ def evaluate_extractor(
     device: str,
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
-    """Segment the test split while it is synthesised; write masks, and scores in both protocols."""
+    """Segment the test split while it is synthesized; write masks, and scores in both protocols."""
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
     from pipeline.features import Source

@@ -19,6 +19,7 @@ HELP = {
     "package": "Package on the Python index that carries the weights.",
     "pixel_budget": "Pixels of a fit in all; bounds its memory.",
     "pixels_per_sample": "Hypercolumns drawn from each sample.",
+    "polish": "Steps of a second phase: half the augmentation, a quarter of the rate.",
     "pool": "Samples for few-shot annotation.",
     "samples": "Samples to draw.",
     "samples_per_shard": "Samples a shard: the unit of work, writing and repair.",

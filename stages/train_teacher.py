@@ -19,6 +19,7 @@ def train_teacher(
     batch: int,
     learning_rate: float,
     seed: int,
+    polish: int,
     device: str,
     threads: int = 0,  # CPU threads; 0: one a core
 ) -> None:
@@ -38,7 +39,7 @@ def train_teacher(
     if threads:
         torch.set_num_threads(threads)
     recipe = Recipe(
-        architecture, train, validation, test, train_part, steps, batch, learning_rate, seed
+        architecture, train, validation, test, train_part, steps, batch, learning_rate, seed, polish
     )
     state = weights.with_suffix(".state")
     facts = fit(faces, weights, recipe, state, torch.device(pick_device(device)))

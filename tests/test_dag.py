@@ -69,8 +69,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     shutil.copy(REPO / ".dvc" / ".gitignore", folder / ".dvc" / ".gitignore")
     params = yaml.safe_load((REPO / "params.yaml").read_text())
     params["studies"] = {"digiface": params["studies"]["digiface"]}
-    params["studies"]["digiface"]["sample"] |= {"train": 48, "validation": 16, "test": 16, "pool": 4}
+    params["studies"]["digiface"]["sample"] |= {
+        "train": 48,
+        "validation": 16,
+        "test": 16,
+        "pool": 4,
+    }
     params["studies"]["digiface"]["features"]["samples_per_shard"] = 16
+    params["extractors"] = ["lse", "lse_coarse"]
     params["fit_extractor"] |= {"iterations": 6, "epochs": 1, "l2": [0.01, 0.001]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for wheel in (REPO / ".store" / "wheels").glob("*.whl"):
@@ -88,8 +94,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-FITS = {f"fit_extractor@digiface-{e}" for e in ("lse", "lse_biased", "lse_coarse")}
-EVALUATIONS = {f"evaluate_extractor@digiface-{e}" for e in ("lse", "lse_biased", "lse_coarse")}
+FITS = {f"fit_extractor@digiface-{e}" for e in ("lse", "lse_coarse")}
+EVALUATIONS = {f"evaluate_extractor@digiface-{e}" for e in ("lse", "lse_coarse")}
 REPORTS = {"make_tables", "make_figures@digiface"}
 
 
@@ -116,12 +122,12 @@ def test_a_second_run_runs_nothing(project: Project):
 
 def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project: Project):
     before = (project.folder / "reports/metrics/digiface/lse.json").read_text()
-    project.set(fit_extractor__iterations=7)
+    project.set(fit_extractor__pixel_budget=1500)
     assert project.ran(project.run("dvc", "repro")) == FITS | EVALUATIONS | REPORTS
     assert (project.folder / "reports/metrics/digiface/lse.json").read_text() != before
-    assert "iterations" in project.run("dvc", "params", "diff")
+    assert "pixel_budget" in project.run("dvc", "params", "diff")
     assert "miou_per_image" in project.run("dvc", "metrics", "diff")
-    project.set(fit_extractor__iterations=6)
+    project.set(fit_extractor__pixel_budget=131072)
     assert not project.ran(project.run("dvc", "repro"))
     assert (project.folder / "reports/metrics/digiface/lse.json").read_text() == before
 
@@ -137,11 +143,11 @@ def test_an_experiment_shares_the_store_and_shows(project: Project):
 def test_a_reader_heals_a_lost_store(project: Project):
     for path in (project.folder / ".store/pixels").glob("*/train/columns/c/0/0/0"):
         path.unlink()
-    project.set(fit_extractor__iterations=5)
+    project.set(fit_extractor__pixel_budget=2000)
     output = project.run("dvc", "repro")
     assert "1 shards" in output
     assert "stages.cache_pixels" in output
-    project.set(fit_extractor__iterations=6)
+    project.set(fit_extractor__pixel_budget=131072)
     project.run("dvc", "repro")
     assert "0 of" in project.run(sys.executable, "-m", "stages.store", "verify")
 
@@ -152,7 +158,7 @@ def test_the_recipe_is_a_solver(project: Project):
         "data/masks/digiface.zarr",
         "data/pixels/digiface.json",
     )
-    options = ("--name lse --solver adam --l2 1 --iterations 1 --pixel_budget 1 --epochs 1").split()
+    options = ["--name", "lse", "--solver", "adam", "--l2", "1", "--iterations", "1", "--pixel_budget", "1", "--epochs", "1"]
     project.run(
         *(sys.executable, "-m", "stages.fit_extractor", features, masks, pixels),
         *("adam.safetensors", "adam.json", *options, "--device", "cpu"),
@@ -165,11 +171,8 @@ def test_the_recipe_is_a_solver(project: Project):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"studies__digiface__load__family": "biggan"}, "one of mobile_stylegan, dcgan"),
         ({"studies__digiface__load__sha256": "0" * 64}, "another sha256"),
         ({"cache_features__max_gib": 0.0001}, "fewer samples"),
-        ({"fit_extractor__solver": "sgd"}, "one of lbfgs, adam"),
-        ({"labels": "ade20k"}, "one of celebamask19, celebamask15"),
         ({"fit_extractor__iterationz": 3}, "No such option: --iterationz"),
     ],
 )
@@ -179,6 +182,7 @@ def test_bad_parameters_are_one_sentence(project: Project, change: dict, said: s
     try:
         project.set(**change)
         done = project.run("dvc", "repro", check=False)
+        assert "ERROR" in done
         assert said in done
         assert "Traceback" not in done
     finally:

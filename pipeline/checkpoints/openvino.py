@@ -33,7 +33,8 @@ class Graph:
             raise InputError(
                 f"XML that does not parse ({error})", "an OpenVINO IR", "fetch the file again"
             ) from error
-        if root.tag != "net" or root.get("version") != "10":
+        layers, edges = root.find("layers"), root.find("edges")
+        if root.tag != "net" or root.get("version") != "10" or layers is None or edges is None:
             raise InputError(
                 f"<{root.tag} version={root.get('version')!r}>",
                 '<net version="10">',
@@ -43,12 +44,12 @@ class Graph:
         self._nodes: dict[str, Node] = {}
         self._inputs: dict[str, list[str]] = defaultdict(list)
         self._consumers: dict[str, list[str]] = defaultdict(list)
-        for layer in root.find("layers"):
+        for layer in layers:
             data = layer.find("data")
             attributes = {} if data is None else dict(data.attrib)
             node = Node(layer.get("id"), layer.get("name"), layer.get("type"), attributes)
             self._nodes[node.id] = node
-        for edge in sorted(root.find("edges"), key=lambda e: int(e.get("to-port"))):
+        for edge in sorted(edges, key=lambda e: int(e.get("to-port"))):
             self._inputs[edge.get("to-layer")].append(edge.get("from-layer"))
             self._consumers[edge.get("from-layer")].append(edge.get("to-layer"))
         self._by_name = {node.name: node for node in self._nodes.values()}

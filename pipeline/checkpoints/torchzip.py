@@ -14,8 +14,9 @@ def read_torch(content: bytes, key: str) -> dict[str, Tensor]:
     try:
         value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"a file that torch will not read as plain weights ({str(error).splitlines()[0]})",
+            f"a file that torch will not read as plain weights ({reason})",
             "an intact torch zip file that holds tensors only",
             "fetch the file again",
         ) from error

@@ -94,7 +94,7 @@ class Block(nn.Module):
         return inverse_haar(x * scale)
 
     def modulations(self, w_up: Tensor, w_conv1: Tensor) -> Tensor:
-        """The scale of `up` times that of conv1, over each channel's four bands, times Haar's 1/2."""
+        """The scale of `up` times that of conv1, for each channel's four bands, with Haar's 1/2."""
         style = self.conv1.modulation(w_conv1) / 2
         return self.up(w_up) * torch.cat([style, style.repeat_interleave(3, 1)], 1)
 

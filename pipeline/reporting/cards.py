@@ -8,7 +8,7 @@ from pipeline.reporting.tables import markdown
 
 
 def model_card(name: str, facts: Mapping, size: int) -> str:
-    """Markdown: what it is, data and licence, held-out scores, how to retrain."""
+    """Markdown: what it is, data and license, held-out scores, how to retrain."""
     scores = facts["scores"]
     per_class = {part: value["miou_dataset"]["per_class"] for part, value in scores.items()}
     table = pd.DataFrame(per_class)
@@ -32,7 +32,7 @@ subset of 512 px; content digest `{facts["data"]}`), split by sorted name into
 {facts["train"]} training{part[facts["train_part"]]}, {facts["validation"]} validation and
 {facts["test"]} test pairs.
 
-**Licence terms.** CelebAMask-HQ is for non-commercial research and education only; these weights
+**License terms.** CelebAMask-HQ is for non-commercial research and education only; these weights
 are derived from it and carry the same restriction. The images are not redistributed.
 
 **Held-out IoU (%)**, pixels of all images in one confusion matrix, at 256 px.
@@ -41,10 +41,12 @@ shrunk to 64 px first, which is what a 64 px generator gives the network to read
 
 {markdown(table.reset_index())}
 
-**Training.** {facts["steps"]} steps of {facts["batch"]} images, AdamW, peak learning rate
-{facts["learning_rate"]}, seed {facts["seed"]}; flips swap left and right; rotation, scale, shift,
-color, low resolution, noise and occlusion are random; images with rare classes are drawn up to
-five times as often; the moving average of the weights is kept.
+**Training.** {facts["steps"]} + {facts["polish"]} steps of {facts["batch"]} images, AdamW, peak
+learning rate {facts["learning_rate"]}, seed {facts["seed"]}; flips swap left and right; rotation,
+scale, shift, color, low resolution, noise and occlusion are random; images with rare classes are
+drawn up to five times as often; cross-entropy weighted by frequency^-0.25, plus Dice; the moving
+average of the weights is kept. The second number is a phase that starts from that average, at a
+quarter of the rate, with half the augmentation and no class weights.
 
 **Retrain** on any folder with `images/*` and `masks/*.png` (one channel, ids 0-18):
 
@@ -52,5 +54,6 @@ five times as often; the moving average of the weights is kept.
       --architecture {facts["architecture"]} --train_part {facts["train_part"]} \\
       --train {facts["train"]} --validation {facts["validation"]} --test {facts["test"]} \\
       --steps {facts["steps"]} --batch {facts["batch"]} --seed {facts["seed"]} \\
+      --polish {facts["polish"]} \\
       --learning_rate {facts["learning_rate"]} --device auto
 """

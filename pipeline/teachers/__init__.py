@@ -68,6 +68,13 @@ def load_teacher(
         )
     space = label_space(labels)
     network = NETWORKS[choose("teacher architecture", name, NETWORKS)](len(space.merge))
-    network.load_state_dict({key: value.float() for key, value in tensors.items()})
+    try:
+        network.load_state_dict({key: value.float() for key, value in tensors.items()})
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}, whose tensors do not fit ({str(error).splitlines()[-1].strip()})",
+            f"weights of a {name} of {len(space.merge)} classes",
+            "train the teacher again or check out checkpoints/",
+        ) from error
     network = network.to(memory_format=torch.channels_last)
     return Teacher(network, space).to(device)

@@ -54,10 +54,15 @@ def load_pairs(folder: str | Path, size: int, num_classes: int) -> Pairs:
     )
 
 
-def _read_pair(path: Path, mask_path: Path, num_classes: int) -> tuple[Image.Image, ...]:
+def _read_pair(
+    path: Path, mask_path: Path, num_classes: int
+) -> tuple[Image.Image, Image.Image, bytes]:
     if not mask_path.exists():
         raise InputError(f"image {path} without a mask", f"{mask_path}", "add it or drop the image")
-    image, mask = Image.open(path).convert("RGB"), Image.open(mask_path)
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    with Image.open(mask_path) as mask:
+        mask.load()
     if mask.mode not in {"L", "P"} or mask.size != image.size:
         raise InputError(
             f"mask {mask_path} of mode {mask.mode} and size {mask.size}",
@@ -81,27 +86,35 @@ def sampling_weights(masks: Tensor, num_classes: int) -> Tensor:
     return (present * (0.5 / share).sqrt().clamp(1, 5)).amax(1).clamp_min(1)
 
 
-def augment(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flip, rotation, scale, shift, colour, blur and noise of uint8 pairs.
+def augment(
+    images: Tensor,
+    masks: Tensor,
+    generator: torch.Generator,
+    strength: float = 1.0,  # 1: as strong as it gets; 0: flips alone
+) -> tuple[Tensor, Tensor]:
+    """Random flip, rotation, scale, shift, color, blur and noise of uint8 pairs.
 
     images [N, 3, S, S] uint8 and masks [N, S, S] uint8 become float32 images in [-1, 1] and
-    int64 masks [N, S/2, S/2] at the centres of the networks' half-resolution pixels.
+    int64 masks [N, S/2, S/2] at the centers of the networks' half-resolution pixels.
     """
     num, size = len(images), images.shape[-1]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(num, *shape, generator=generator) * (high - low) + low
 
+    def around(center: float, low: float, high: float, *shape: int) -> Tensor:
+        return center + strength * uniform(low - center, high - center, *shape)
+
     # Geometry: one affine map per sample; the same map samples the mask at half resolution.
-    angle = torch.randn(num, generator=generator).clamp(-2.5, 2.5) * 0.16
-    scale = torch.exp2(uniform(-0.5, 0.6))
-    aspect = torch.exp2(uniform(-0.15, 0.15))
+    angle = torch.randn(num, generator=generator).clamp(-2.5, 2.5) * (0.16 * strength)
+    scale = torch.exp2(around(0, -0.5, 0.6))
+    aspect = torch.exp2(around(0, -0.15, 0.15))
     flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     theta = torch.stack(
         [
-            torch.stack([cos * aspect * flip, -sin, uniform(-0.16, 0.16)], 1),
-            torch.stack([sin * flip, cos / aspect, uniform(-0.16, 0.16)], 1),
+            torch.stack([cos * aspect * flip, -sin, around(0, -0.16, 0.16)], 1),
+            torch.stack([sin * flip, cos / aspect, around(0, -0.16, 0.16)], 1),
         ],
         1,
     )
@@ -116,24 +129,26 @@ def augment(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[
     x = warp(images.float() / 127.5 - 1, size, "bilinear")
     y = warp(masks[:, None].float(), size // 2, "nearest")[:, 0].round().long()
 
-    # Colour: contrast, brightness, tint, saturation.
+    # Color: contrast, brightness, tint, saturation.
     gray = x.mean(1, keepdim=True)
-    saturation = torch.where(uniform(0, 1, 1, 1, 1) < 0.1, 0.0, uniform(0.5, 1.5, 1, 1, 1))
+    saturation = torch.where(
+        uniform(0, 1, 1, 1, 1) < 0.1 * strength, 0.0, around(1, 0.5, 1.5, 1, 1, 1)
+    )
     x = gray + (x - gray) * saturation
     level = x.mean((1, 2, 3), keepdim=True)
-    x = (x - level) * uniform(0.6, 1.4, 1, 1, 1) + level
-    x = x * uniform(0.85, 1.15, 3, 1, 1) + uniform(-0.25, 0.25, 1, 1, 1)
+    x = (x - level) * around(1, 0.6, 1.4, 1, 1, 1) + level
+    x = x * around(1, 0.85, 1.15, 3, 1, 1) + around(0, -0.25, 0.25, 1, 1, 1)
 
     # Low resolution for a third of the samples (down to 40 px), so that small generators' images
-    # are within the training distribution; then noise and a grey rectangle now and then.
+    # are within the training distribution; then noise and a gray rectangle now and then.
     for i in range(num):
-        if torch.rand((), generator=generator) < 0.33:
+        if torch.rand((), generator=generator) < 0.33 * strength:
             low = int(torch.randint(40, size // 2, (), generator=generator))
             small = F.interpolate(x[i : i + 1], (low, low), mode="area")
             x[i] = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)[0]
-        if torch.rand((), generator=generator) < 0.15:
+        if torch.rand((), generator=generator) < 0.15 * strength:
             top, left = torch.randint(0, size * 3 // 4, (2,), generator=generator).tolist()
             x[i, :, top : top + size // 4, left : left + size // 4] = 0
-    sigma = uniform(0, 0.1, 1, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.5)
+    sigma = strength * uniform(0, 0.1, 1, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.5)
     x = x + sigma * torch.randn(x.shape, generator=generator)
     return x.clamp(-1, 1), y

