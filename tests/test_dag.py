@@ -158,10 +158,12 @@ def test_the_recipe_is_a_solver(project: Project):
         "data/masks/digiface.zarr",
         "data/pixels/digiface.json",
     )
-    options = ["--name", "lse", "--solver", "adam", "--l2", "1", "--iterations", "1", "--pixel_budget", "1", "--epochs", "1"]
+    options = {"name": "lse", "solver": "adam", "epochs": 1}
+    options |= {"l2": 1, "iterations": 1, "pixel_budget": 1, "device": "cpu"}
     project.run(
         *(sys.executable, "-m", "stages.fit_extractor", features, masks, pixels),
-        *("adam.safetensors", "adam.json", *options, "--device", "cpu"),
+        *("adam.safetensors", "adam.json"),
+        *(f"--{name}={value}" for name, value in options.items()),
     )
     report = json.loads((project.folder / "adam.json").read_text())
     assert report["solver"] == "adam"

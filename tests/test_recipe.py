@@ -18,7 +18,9 @@ def make_sample(scaled: bool) -> Sample:
     if not scaled:
         return Sample([x.half() for x in taps], [None] * 3, mask)
     scales = [x.abs().amax((1, 2)) / 127 for x in taps]
-    codes = [(x / s[:, None, None]).round().to(torch.int8) for x, s in zip(taps, scales, strict=True)]
+    codes = [
+        (x / s[:, None, None]).round().to(torch.int8) for x, s in zip(taps, scales, strict=True)
+    ]
     return Sample(codes, scales, mask)
 
 

@@ -136,6 +136,14 @@ def test_what_is_written_is_read(store):
     assert fill(store) == [], "nothing is made twice"
 
 
+def test_a_view_is_what_reading_gives(store):
+    for split, size in store.plan.splits.items():
+        for array in store.plan.arrays:
+            for row in range(size):
+                read = store.read(split, row, [array.name])[array.name][0]
+                np.testing.assert_array_equal(store.view(split, array.name, row), read)
+
+
 def test_unknown_names_are_refused(store):
     with pytest.raises(InputError, match="split 'test'; wanted one of train, validation, pool"):
         store.read("test", 0)

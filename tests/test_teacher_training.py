@@ -7,8 +7,11 @@ from pipeline import teacher_training
 from pipeline.checkpoints import read_safetensors
 from pipeline.errors import InputError
 from pipeline.files import sha256
-from pipeline.teacher_training import NETWORKS, Recipe, evaluate, split, train
-from pipeline.teachers.faces import Pairs
+from pipeline.images import to_float
+from pipeline.teacher_training import NETWORKS, Recipe, split, train
+from pipeline.teachers import load_teacher
+from pipeline.teachers.faces import Pairs, load_pairs
+from pipeline.teachers.labels import label_space
 from pipeline.teachers.networks import UNet
 
 RECIPE = Recipe(
@@ -106,10 +109,11 @@ def test_weights_carry_the_recipe_and_can_be_scored_again(faces):
     assert {key: found[key] for key in vars(RECIPE)} == vars(RECIPE)
     assert all(v.dtype == torch.float16 for v in tensors.values())
     assert set(facts["scores"]) == {"validation", "test", "test_64px"}
-    again = evaluate(faces, weights, torch.device("cpu"))
-    for part, scores in facts["scores"].items():  # in half precision a pixel may change its class
-        for metric in ("pixel_accuracy", "miou_dataset_with_background"):
-            assert again[part][metric] == pytest.approx(scores[metric], abs=1), (part, metric)
+    *_, test = split(load_pairs(faces, 256, 19), RECIPE)
+    predicted = load_teacher(weights).label(to_float(test.images.numpy()), 256)
+    target = label_space("celebamask15").merge_ids(test.masks.numpy())
+    accuracy = 100 * (predicted == target).mean()  # in half precision a pixel may change its class
+    assert facts["scores"]["test"]["pixel_accuracy"] == pytest.approx(accuracy, abs=1)
 
 
 def test_training_learns(faces):
