@@ -8,6 +8,7 @@ import torch
 
 from pipeline import features, stores
 from pipeline.files import read_json
+from pipeline.workers import keep_freed_memory
 
 SAMPLES, ROUNDS = 8, 4
 
@@ -15,6 +16,7 @@ SAMPLES, ROUNDS = 8, 4
 def measure() -> dict:
     """CPU seconds of cached shards over CPU seconds of bare passes, alternating, one thread."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     plan = stores.plan_of(read_json("data/features/ffhq.json"))
     source = features.Source("data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr")
     generator = source.generator()

@@ -21,9 +21,10 @@ from pipeline.recipe import (
 )
 from pipeline.stores import open_store
 from pipeline.taps import Tap
+from pipeline.workers import keep_freed_memory
 
 STUDY, PIXELS, ITERATIONS = "ffhq", 512, 30
-L2 = [0.03, 0.01, 0.003, 0.001, 0.0003]
+L2 = [0.01, 0.003, 0.001, 0.0003, 0.0001]
 PUBLISHED_PASSES = 24
 
 
@@ -127,6 +128,7 @@ def published_seconds(train: CachedSamples, classes, align: bool) -> float:
 def measure() -> dict:
     """One thread. The recipe runs in full with the fast pass; its published pass is timed."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     store = open_store(f"data/features/{STUDY}.json")
     facts = read_json(f"data/pixels/{STUDY}.json")["facts"]
     cached = {array.name for array in store.plan.arrays}

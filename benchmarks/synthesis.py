@@ -6,6 +6,7 @@ import torch
 
 from pipeline.generators import load_generator
 from pipeline.taps import find
+from pipeline.workers import keep_freed_memory
 
 STOPS = ("32px_conv2", "64px_conv2", "128px_conv2", "256px_conv2", "512px_conv2", None)
 
@@ -13,6 +14,7 @@ STOPS = ("32px_conv2", "64px_conv2", "128px_conv2", "256px_conv2", "512px_conv2"
 def measure() -> dict:
     """Median CPU seconds of three one-thread passes, batch 1."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     result = {}
     for dtype in ("float32", "bfloat16"):
         generator = load_generator("data/checkpoints/ffhq.safetensors", dtype=dtype)

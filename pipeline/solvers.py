@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import InputError
+from pipeline.workers import keep_freed_memory
 
 HISTORY = 8
 GRAM_ROWS = 8_192
@@ -107,6 +108,7 @@ def lbfgs(
     logits Z = X theta are carried along, so a line search costs no pass over X: an iteration is
     one product with X and one with its transpose.
     """
+    keep_freed_memory()
     num, channels, classes = len(l2), data.x.shape[1], data.num_classes
     device = data.x.device
     strength = torch.tensor(l2, device=device, dtype=torch.float32)
