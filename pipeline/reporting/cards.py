@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from pipeline.reporting.tables import markdown
+from pipeline.reporting.tables import in_order, markdown
 
 
 def model_card(name: str, facts: Mapping, size: int) -> str:
     """Markdown: what it is, data and license, held-out scores, how to retrain."""
     scores = facts["scores"]
-    per_class = {part: value["miou_dataset"]["per_class"] for part, value in scores.items()}
+    per_class = {
+        part: in_order(value["miou_dataset"]["per_class"]) for part, value in scores.items()
+    }
     table = pd.DataFrame(per_class)
     table.index.name = "class"
     table.loc["mean of 15, background included"] = {
@@ -28,16 +30,15 @@ classes of CelebAMask-HQ at 128 px; its probabilities are merged to the 15 class
 (CVPR 2021) and upsampled. Stored as float16, {size / 1e6:.1f} MB.
 
 **Data.** {facts["train"] + facts["validation"] + facts["test"]} pairs of CelebAMask-HQ (a public
-subset of 512 px; content digest `{facts["data"]}`), split by sorted name into
-{facts["train"]} training{part[facts["train_part"]]}, {facts["validation"]} validation and
-{facts["test"]} test pairs.
+subset of 512 px; content digest `{facts["data"]}`), split by sorted name into {facts["train"]}
+training{part[facts["train_part"]]}, {facts["validation"]} validation and {facts["test"]} test pairs.
 
 **License terms.** CelebAMask-HQ is for non-commercial research and education only; these weights
 are derived from it and carry the same restriction. The images are not redistributed.
 
-**Held-out IoU (%)**, pixels of all images in one confusion matrix, at 256 px.
-`validation`: {count["validation"]} images; `test`: {count["test"]}; `test_64px`: the test images
-shrunk to 64 px first, which is what a 64 px generator gives the network to read.
+**Held-out IoU (%)**, pixels of all images in one confusion matrix, at 256 px. `validation`:
+{count["validation"]} images; `test`: {count["test"]}; `test_64px`: the test images shrunk to 64 px
+first, which is what a 64 px generator gives the network to read.
 
 {markdown(table.reset_index())}
 

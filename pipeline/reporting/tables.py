@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline.errors import InputError
 from pipeline.files import atomic, read_json
+from pipeline.reporting.palette import COLORS
 
 PROTOCOLS = ("miou_per_image", "miou_dataset")
 
@@ -65,7 +66,12 @@ def class_table(metrics: Mapping[str, Mapping[str, dict]], study: str) -> pd.Dat
 
 
 def _scores(value: Mapping, protocol: str) -> dict:
-    return value[protocol]["per_class"] | {"mean without bg": value[protocol]["mean"]}
+    return in_order(value[protocol]["per_class"]) | {"mean without bg": value[protocol]["mean"]}
+
+
+def in_order(per_class: Mapping[str, float]) -> dict[str, float]:
+    """Scores per class in the order of the label spaces; JSON sorts them by name."""
+    return {c: per_class[c] for c in [*COLORS, *per_class] if c in per_class}
 
 
 def write_table(table: pd.DataFrame, path: Path, title: str, note: str) -> None:
