@@ -1,5 +1,10 @@
-"""Our solver against the paper's Adam recipe, on the same cached features of the 1024 px study."""
+"""Our solver against the paper's Adam recipe, on the same cached features of the 1024 px study.
 
+RECIPE_EPOCHS (default 50, the published schedule) shortens the recipe, with its phases and its
+decay in proportion; the result says how much of it ran.
+"""
+
+import os
 import time
 
 import numpy as np
@@ -26,6 +31,7 @@ from pipeline.workers import keep_freed_memory
 STUDY, PIXELS, ITERATIONS = "ffhq", 512, 30
 L2 = [0.01, 0.003, 0.001, 0.0003, 0.0001]
 PUBLISHED_PASSES = 24
+EPOCHS = float(os.environ.get("RECIPE_EPOCHS", 50))
 
 
 def columns(samples: CachedSamples, align_corners: bool, num_classes: int) -> Columns:
@@ -143,7 +149,7 @@ def measure() -> dict:
     clock, course = Clock(), []
 
     def follow(step: int, done: int, extractor: LSE) -> None:
-        if step in {512, 2048, 4096, 6144, 6400}:
+        if step in {100, 200, 400, 800, 1200, 2048, 4096, 6144}:
             cpu = clock.now()
             with torch.no_grad():
                 per_image, dataset = clock.pause(lambda: score(counts(extractor, test)))
@@ -151,18 +157,19 @@ def measure() -> dict:
             course.append(row | {"per_image": round(per_image, 2), "dataset": round(dataset, 2)})
             say(f"recipe: {course[-1]}")
 
-    recipe, report = fit_adam(train, classes, align, fast=True, on_step=follow)
+    recipe, report = fit_adam(train, classes, align, EPOCHS, on_step=follow)
     recipe_cpu = clock.now()
     mine, theirs = counts(fitted, test), counts(recipe, test)
     target = score(theirs)[0]
     reached = [p["cpu_seconds"] for p in curve if p.get("per_image", -1) >= target]
-    published = one * report["passes"]
+    published = one * 51_200
     result = {
+        "recipe: share of the published schedule that ran": EPOCHS / 50,
         "recipe: Adam steps": report["steps"],
         "recipe: final per_image / dataset": [round(v, 2) for v in score(theirs)],
         "recipe: CPU s with the fast pass": round(recipe_cpu, 1),
         "recipe: CPU s a pass as published": round(one, 4),
-        "recipe: CPU s as published (a pass x passes)": round(published, 1),
+        "recipe: CPU s as published (a pass x 51,200)": round(published, 1),
         "ours: final per_image / dataset": [round(v, 2) for v in score(mine)],
         "ours: CPU s to the recipe's per_image": reached[0] if reached else None,
         "ratio to the recipe as published": round(reached[0] / published, 4) if reached else None,

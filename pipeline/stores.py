@@ -232,7 +232,7 @@ class Store:
         key = (split, name, shard)
         if key not in self._maps:
             path = self.path / split / name / "c" / str(shard) / "/".join("0" * len(array.shape))
-            mapped = np.memmap(path, np.uint8, "r")
+            mapped = np.memmap(path, np.uint8, "c")  # copy on write: torch wants writable
             chunks = self._samples_per_shard // self._samples_per_chunk
             index = mapped[-16 * chunks - 4 : -4].view("<u8").reshape(chunks, 2)
             self._maps[key] = mapped, index
