@@ -23,15 +23,16 @@ def model_card(name: str, facts: Mapping, size: int) -> str:
     }
     count = {part: value["images"] for part, value in scores.items()}
     part = {"all": "", "first": " (their first half)", "second": " (their second half)"}
+    total = facts["train"] + facts["validation"] + facts["test"]
     return f"""# {name}
 
 A face-parsing network (`{facts["architecture"]}`): images of 256 px in [-1, 1] to logits of the 19
 classes of CelebAMask-HQ at 128 px; its probabilities are merged to the 15 classes of Xu & Zheng
 (CVPR 2021) and upsampled. Stored as float16, {size / 1e6:.1f} MB.
 
-**Data.** {facts["train"] + facts["validation"] + facts["test"]} pairs of CelebAMask-HQ (a public
-subset of 512 px; content digest `{facts["data"]}`), split by sorted name into {facts["train"]}
-training{part[facts["train_part"]]}, {facts["validation"]} validation and {facts["test"]} test pairs.
+**Data.** {total} pairs of CelebAMask-HQ (a public subset of 512 px; content digest
+`{facts["data"]}`), split by sorted name into {facts["train"]} training{part[facts["train_part"]]},
+{facts["validation"]} validation and {facts["test"]} test pairs.
 
 **License terms.** CelebAMask-HQ is for non-commercial research and education only; these weights
 are derived from it and carry the same restriction. The images are not redistributed.
