@@ -30,11 +30,6 @@ class Columns:
     weights: Tensor
 
 
-def columns_bytes(store: Store) -> int:
-    """Bytes a hypercolumn takes in memory during a fit."""
-    return 2 * store.plan.facts["channels"]
-
-
 def read_columns(
     store: Store,  # of kind pixels
     split: str,
