@@ -15,7 +15,7 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "memory": 4,
     "bfloat16": 3,
     "alignment": 8,
-    "solver": 40,
+    "solver": 80,
 }
 
 
