@@ -16,6 +16,7 @@ from pipeline.prediction import predict_masks
 def fitted(folder: Path, flag: str) -> str:
     """Cache pixels of the 1024 px study with `flag` and fit the headline LSE on them."""
     f = str(folder)
+    candidates = read_json("reports/metrics/ffhq/lse_fit.json")["l2_candidates"]
     study = ["data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr", "data/masks/ffhq.zarr"]
     env = os.environ | {"PIPELINE_STORE": f"{f}/store"}
     stage = [sys.executable, "-m"]
@@ -30,13 +31,10 @@ def fitted(folder: Path, flag: str) -> str:
          f"{f}/pixels.json", f"{f}/lse.safetensors", f"{f}/fit.json", "--name", "lse",
          "--solver", "lbfgs", "--epochs", "50", "--iterations", "30",
          "--pixel_budget", "131072", "--device", "cpu",
-         *[word for v in L2 for word in ("--l2", str(v))]],
+         *[word for v in candidates for word in ("--l2", str(v))]],
         check=True, env=env,
     )  # fmt: skip
     return f"{f}/lse.safetensors"
-
-
-L2 = read_json("reports/metrics/ffhq/lse_fit.json")["l2_candidates"]
 
 
 def measure() -> dict:
