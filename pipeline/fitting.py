@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline import solvers
+from pipeline.arrays import Group
 from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, variant
@@ -37,13 +38,18 @@ def read_columns(
     pixel_budget: int,  # pixels in all; each sample gives its share, evenly spread
     dtype: torch.dtype,
     device: str,
+    masks: str | None = None,  # zarr group of other masks of the same samples; None: as drawn
 ) -> Columns:
-    """Read at most `pixel_budget` hypercolumns of a split; memory does not grow with samples."""
+    """Read at most `pixel_budget` hypercolumns of a split; memory does not grow with samples.
+
+    The weights depend on where pixels were drawn, not on their classes: they hold for any masks.
+    """
     samples, stored = store.plan.splits[split], store.plan.facts["pixels_per_sample"]
     if samples == 0:
         raise InputError(f"no samples in {split}", "at least one", f"raise the size of {split}")
     share = max(1, min(stored, pixel_budget // samples))
     keep = np.linspace(0, stored, share, endpoint=False).astype(int)
+    labels = None if masks is None else _labels(masks, store, split)
     whole = len(channels) == store.plan.facts["channels"]
     pick = slice(None) if whole else torch.from_numpy(channels)
     x = torch.empty(samples * share, len(channels), dtype=dtype, device=device)
@@ -54,6 +60,9 @@ def read_columns(
         arrays["columns"] = arrays["columns"][:, keep]
         values = decode(arrays, "columns", 2)[:, :, pick].flatten(0, 1)
         x[start * share : start * share + len(values)] = values.to(device)
+        if labels is not None:
+            flat = labels.read(split, "masks", rows).reshape(len(arrays["places"]), -1)
+            arrays["classes"] = np.take_along_axis(flat, arrays["places"], 1)
         classes.append(arrays["classes"][:, keep].ravel())
         weights.append(arrays["weights"][:, keep].ravel())
     return Columns(
@@ -61,6 +70,19 @@ def read_columns(
         torch.from_numpy(np.concatenate(classes)).long().to(device),
         torch.from_numpy(np.concatenate(weights)).to(device),
     )
+
+
+def _labels(masks: str, store: Store, split: str) -> Group:
+    """The masks, if they can be those of the store's samples."""
+    group, samples = Group(masks), store.plan.splits[split]
+    found = group.splits.get(split, 0)
+    if found != samples:
+        raise InputError(
+            f"{found} masks in {split} of {masks}",
+            f"{samples}, as many as the pixel store has samples",
+            "name the masks and pixels of one study",
+        )
+    return group
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,7 @@ def fit_lse(
     iterations: int,
     pixel_budget: int,
     device: str,
+    masks: str | None = None,  # zarr group of other masks than the pixels were drawn with
 ) -> tuple[LSE, dict]:
     """Fit on `train`, choose L2 and the iteration on `validation`, return the LSE and the facts.
 
@@ -87,12 +110,13 @@ def fit_lse(
     """
     start, cpu = time.perf_counter(), time.process_time()
     facts, form = store.plan.facts, variant(name)
+    classes = facts["classes"] if masks is None else Group(masks).attributes["classes"]
     taps = [Tap(**tap) for tap in facts["taps"]]
     kept, channels = _kept(taps, facts["resolution"] // form.finest)
     dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
-    read = read_columns(store, "train", channels, pixel_budget, dtype, device)
-    held = read_columns(store, "validation", channels, pixel_budget // 4, dtype, device)
-    data = solvers.problem(read.x, read.y, read.weights, facts["num_classes"], form.bias)
+    read = read_columns(store, "train", channels, pixel_budget, dtype, device, masks)
+    held = read_columns(store, "validation", channels, pixel_budget // 4, dtype, device, masks)
+    data = solvers.problem(read.x, read.y, read.weights, len(classes), form.bias)
     say(f"fitting {len(data.x)} pixels x {len(channels)} channels, {len(l2)} values of L2")
 
     best: list = [Choice(float("nan"), 0, -1.0), None, None]
@@ -101,7 +125,7 @@ def fit_lse(
     def consider(iteration: int, solution: solvers.Solution) -> None:
         if iteration < min(5, iterations):
             return
-        scores = validation_miou(held, solution, facts["num_classes"])
+        scores = validation_miou(held, solution, len(classes))
         curve.append({"iteration": iteration, "miou": [round(100 * s, 3) for s in scores]})
         index = int(np.argmax(scores))
         if scores[index] > best[0].miou:
@@ -120,7 +144,7 @@ def fit_lse(
         on_iteration=consider,
     )
     choice, matrix, bias = best
-    extractor = LSE(facts["classes"], kept, form.bias, facts["align_corners"])
+    extractor = LSE(classes, kept, form.bias, facts["align_corners"])
     extractor.set_matrix(matrix)
     if form.bias:
         extractor.bias.data = bias

@@ -26,16 +26,17 @@ class LabelTask:
     start: int
     stop: int
     device: str
+    keep: tuple[str, ...] | None = None
 
 
 @lru_cache(maxsize=1)
-def _teacher(path: str, labels: str, device: str) -> Teacher:
-    return load_teacher(path, labels, device)
+def _teacher(path: str, labels: str, device: str, keep: tuple[str, ...] | None) -> Teacher:
+    return load_teacher(path, labels, device, keep)
 
 
 def _label(task: LabelTask) -> np.ndarray:
     images = Group(task.images).read(task.split, "images", slice(task.start, task.stop))
-    teacher = _teacher(task.teacher, task.labels, task.device)
+    teacher = _teacher(task.teacher, task.labels, task.device, task.keep)
     return teacher.label(to_float(images), images.shape[-1])
 
 
@@ -46,6 +47,7 @@ def label_images(
     splits: Sequence[str],
     device: str = "cpu",
     num_workers: int = 0,
+    keep: Sequence[str] | None = None,  # selected classes of `labels`; None: all
 ) -> dict[str, np.ndarray]:
     """The teacher's masks {`split/masks`: [N, S, S] uint8} at the images' own size."""
     sizes = Group(images).splits
@@ -53,8 +55,11 @@ def label_images(
         raise InputError(
             f"no images in {empty[0]} of {images}", "at least one", f"raise the size of {empty[0]}"
         )
+    kept = None if keep is None else tuple(keep)
     tasks = [
-        LabelTask(teacher, labels, images, split, start, min(start + BATCH, sizes[split]), device)
+        LabelTask(
+            teacher, labels, images, split, start, min(start + BATCH, sizes[split]), device, kept
+        )
         for split in splits
         for start in range(0, sizes[split], BATCH)
     ]

@@ -1,5 +1,6 @@
 """Masks from an extractor, while the features stream by: nothing is stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from pipeline import workers
 from pipeline.arrays import Group
+from pipeline.errors import InputError
 from pipeline.extractors import LSE, load_extractor
 from pipeline.features import Source, stream
 
@@ -36,14 +38,33 @@ def _predict(task: PredictTask) -> np.ndarray:
     return np.concatenate([extractor.predict(features, task.size) for features, _ in parts])
 
 
+def check_extractor(extractor: str, source: Source, classes: Sequence[str] | None) -> None:
+    """InputError if the file reads taps that the generator lacks, or has other classes."""
+    loaded, taps = load_extractor(extractor), source.generator().taps
+    if missing := [tap.name for tap in loaded.taps if tap not in taps]:
+        raise InputError(
+            f"{extractor}, which reads tap {missing[0]}",
+            f"an extractor of this generator, whose taps are {', '.join(t.name for t in taps)}",
+            "name an extractor of the same study, or fit one",
+        )
+    if classes is not None and list(classes) != list(loaded.classes):
+        raise InputError(
+            f"{extractor} with classes {', '.join(loaded.classes)}",
+            f"those of the masks: {', '.join(classes)}",
+            "fit the extractor on these masks",
+        )
+
+
 def predict_masks(
     extractor: str,  # a fitted extractor
     source: Source,
     split: str,
     size: int,  # label size in px
     num_workers: int = 0,
+    classes: Sequence[str] | None = None,  # that the masks must have; None: any
 ) -> np.ndarray:
     """The extractor's masks [N, size, size] of a split; features are streamed, never stored."""
+    check_extractor(extractor, source, classes)
     total = Group(source.latents).splits[split]
     step = max(BATCH, source.batch_size)
     tasks = [

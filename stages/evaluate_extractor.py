@@ -9,13 +9,13 @@ def evaluate_extractor(
     checkpoint: Path,
     latents: Path,
     masks: Path,
-    judge_masks: Path,
     extractor: Path,
     predictions: Path,
     metrics: Path,
     *,
     compute: str,
     device: str,
+    judge_masks: Path | None = None,  # None: no judge for these labels
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Segment the test split while it is synthesized; write masks, and scores in both protocols."""
@@ -27,10 +27,12 @@ def evaluate_extractor(
     from pipeline.prediction import predict_masks
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
-    targets = {"teacher": Group(masks), "judge": Group(judge_masks)}
+    targets = {"teacher": Group(masks)}
+    if judge_masks is not None:
+        targets["judge"] = Group(judge_masks)
     classes = targets["teacher"].attributes["classes"]
     size = targets["teacher"].read("test", "masks", slice(0, 1)).shape[-1]
-    predicted = predict_masks(str(extractor), source, "test", size, workers)
+    predicted = predict_masks(str(extractor), source, "test", size, workers, classes)
     write_group(predictions, {"test/masks": predicted}, {"classes": classes})
     report = {}
     for name, group in targets.items():

@@ -36,7 +36,7 @@ def fit_extractor(
     if choose("solver", solver, SOLVERS) == "adam":
         fitted, report = fit_cached(open_store(features), str(masks), store, name, epochs, where)
     else:
-        fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where)
+        fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where, str(masks))
     save_extractor(extractor, fitted, {"name": name, "pixels": store.plan.fingerprint})
     write_json(metrics, report)
 

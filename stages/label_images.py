@@ -12,20 +12,28 @@ def label_images(
     *,
     labels: str,
     device: str,
+    keep: Path | None = None,  # selected classes, as select_categories writes them; None: all
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Label every split of `images` with the weights `teacher` in the label space `labels`."""
     from pipeline import labeling
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
-    from pipeline.files import sha256
+    from pipeline.files import read_json, sha256
     from pipeline.teachers.labels import label_space
 
-    splits = list(Group(images).splits)
+    kept = None if keep is None else read_json(keep)["kept"]
     arrays = labeling.label_images(
-        str(teacher), labels, str(images), splits, pick_device(device), workers
+        str(teacher),
+        labels,
+        str(images),
+        list(Group(images).splits),
+        pick_device(device),
+        workers,
+        kept,
     )
-    facts = {"labels": labels, "classes": label_space(labels).classes}
+    space = label_space(labels) if kept is None else label_space(labels).keep(kept)
+    facts = {"labels": space.name, "classes": space.classes}
     write_group(masks, arrays, facts | {"teacher": sha256(teacher)[:16]})
 
 

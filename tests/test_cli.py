@@ -50,7 +50,15 @@ def test_the_commands_are_listed_in_order():
 def test_every_file_is_a_listed_command():
     files = {path.stem for path in (ROOT / "stages").glob("*.py")}
     assert files - {"__init__", "__main__", "help"} == set(COMMANDS)
-    assert set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == set(stages.STAGES)
+    cells = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    commands = [c for cell in cells.values() for c in commands_of(cell)]
+    assert set(re.findall(r"-m stages\.(\w+)", " ".join(commands))) == set(stages.STAGES)
+
+
+def commands_of(cell):
+    """The command lines of a stage of dvc.yaml."""
+    command = cell.get("do", cell)["cmd"]
+    return command if isinstance(command, list) else [command]
 
 
 @pytest.fixture(scope="module")

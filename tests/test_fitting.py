@@ -11,7 +11,7 @@ from pipeline.features import Source, fill, plan_features, plan_pixels, stream
 from pipeline.fitting import fit_cached, fit_lse, read_columns
 from pipeline.metrics import miou_dataset
 from pipeline.prediction import predict_masks
-from pipeline.taps import select
+from pipeline.taps import Tap, select
 
 SIZES = {"train": 40, "validation": 10, "test": 6, "pool": 0}
 L2 = [0.01, 0.000001]
@@ -147,3 +147,53 @@ def test_adam_uses_the_cached_taps_alone_and_has_no_ablations(study):
     assert [tap.name for tap in extractor.taps] == ["4px", "8px_conv1", "8px_conv2"]
     with pytest.raises(InputError, match="solver adam for lse_biased; wanted lse"):
         fit_cached(native, study.masks_path, pixels, "lse_biased", 0.1, "cpu")
+
+
+def test_other_masks_of_the_same_samples_relabel_the_pixels(study, tmp_path):
+    """Columns, places and weights stay; the classes are those of the other masks there."""
+    store = study.pixels()
+    swapped = {
+        name: (len(toys.CLASSES) - 1 - m).astype(np.uint8) for name, m in study.masks.items()
+    }
+    write_group(tmp_path / "other.zarr", swapped, {"classes": list(toys.CLASSES)[::-1]})
+    every = np.arange(study.channels)
+    arguments = (store, "train", every, 40 * 100, torch.float32, "cpu")
+    drawn, other = read_columns(*arguments), read_columns(*arguments, str(tmp_path / "other.zarr"))
+    assert torch.equal(other.x, drawn.x) and torch.equal(other.weights, drawn.weights)
+    assert torch.equal(other.y, len(toys.CLASSES) - 1 - drawn.y)
+    fitted, _ = fit_lse(store, "lse", L2, 4, 4000, "cpu", str(tmp_path / "other.zarr"))
+    assert fitted.classes == toys.CLASSES[::-1]
+
+
+def test_masks_of_another_study_are_refused(study, tmp_path):
+    write_group(tmp_path / "few.zarr", {"train/masks": np.zeros((3, 32, 32), np.uint8)}, {})
+    with pytest.raises(InputError, match=r"3 masks in train .* 40"):
+        read_columns(
+            study.pixels(),
+            "train",
+            np.arange(4),
+            100,
+            torch.float32,
+            "cpu",
+            str(tmp_path / "few.zarr"),
+        )
+
+
+def test_an_extractor_of_another_study_is_refused(study, tmp_path):
+    taps = [Tap("64px", "layers.9", 5, 64)]
+    save_extractor(tmp_path / "other.safetensors", LSE(toys.CLASSES, taps), {})
+    with pytest.raises(InputError, match=r"reads tap 64px.*whose taps are 4px"):
+        predict_masks(str(tmp_path / "other.safetensors"), study.source, "test", 32, 1)
+    save_extractor(tmp_path / "own.safetensors", LSE(toys.CLASSES, study.taps), {})
+    with pytest.raises(InputError, match=r"with classes bg, skin.*those of the masks: bg, car"):
+        predict_masks(str(tmp_path / "own.safetensors"), study.source, "test", 32, 1, ["bg", "car"])
+
+
+def test_a_class_that_no_sample_has_does_not_break_a_fit(study, tmp_path):
+    write_group(tmp_path / "masks.zarr", study.masks, {"classes": [*toys.CLASSES, "hat"]})
+    fitted, report = fit_lse(
+        study.pixels(), "lse", L2, 6, 4000, "cpu", str(tmp_path / "masks.zarr")
+    )
+    assert fitted.classes[-1] == "hat" and np.isfinite(report["validation_pixels_miou"])
+    features = next(stream(study.source, "test", 0, 6, study.taps))[0]
+    assert (fitted.predict(features, 32) == len(toys.CLASSES)).mean() < 0.01

@@ -48,6 +48,25 @@ def test_flipping_exchanges_left_and_right_only():
     assert all(merge[i] == merge[j] for i, j in enumerate(FLIP19)), "merged classes have no side"
 
 
+def test_a_selection_keeps_the_order_and_class_0_and_drops_the_rest():
+    space = LABEL_SPACES["celebamask15"].keep(["hair", "eye"])
+    assert space.classes == ("bg", "eye", "hair")
+    kept = {i: c for i, c in enumerate(space.merge) if c >= 0}
+    assert kept == {0: 0, 4: 1, 5: 1, 13: 2}
+    with pytest.raises(InputError, match="class 'beard' to keep"):
+        LABEL_SPACES["celebamask15"].keep(["beard"])
+
+
+def test_a_dropped_class_goes_to_the_likeliest_kept_one(teacher_weights, faces):
+    """As with the kept logits alone: not to the background."""
+    full = load_teacher(teacher_weights, "celebamask19")
+    rows = [0, 3, 9, 14]
+    kept = load_teacher(teacher_weights, "celebamask19", keep=[CELEBAMASK19[i] for i in rows[1:]])
+    wanted = full.probabilities(faces, 32)[:, rows]
+    torch.testing.assert_close(kept.probabilities(faces, 32), wanted)
+    np.testing.assert_array_equal(kept.label(faces, 32), wanted.argmax(1))
+
+
 # The contract of a teacher
 
 

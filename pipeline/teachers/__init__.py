@@ -1,5 +1,6 @@
 """Segmentation teachers behind one contract: float images in, masks of a label space out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ class Teacher(nn.Module):
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.labels = labels
-        merge = F.one_hot(torch.tensor(labels.merge), len(labels.classes)).float()
-        self.register_buffer("merge", merge)
+        ids = torch.arange(len(labels.classes))  # a dropped class has a row of zeros
+        self.register_buffer("merge", (torch.tensor(labels.merge)[:, None] == ids).float())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,7 +56,10 @@ class Teacher(nn.Module):
 
 
 def load_teacher(
-    path: str | Path, labels: str = "celebamask15", device: str | torch.device = "cpu"
+    path: str | Path,
+    labels: str = "celebamask15",
+    device: str | torch.device = "cpu",
+    keep: Sequence[str] | None = None,  # selected classes of `labels`; None: all
 ) -> Teacher:
     """Load weights that `stages.train_teacher` wrote, read in the label space `labels`."""
     tensors, facts = read_safetensors(path)
@@ -66,7 +70,7 @@ def load_teacher(
             "weights written by stages.train_teacher",
             "name a teacher from checkpoints/",
         )
-    space = label_space(labels)
+    space = label_space(labels) if keep is None else label_space(labels).keep(keep)
     network = NETWORKS[choose("teacher architecture", name, NETWORKS)](len(space.merge))
     try:
         network.load_state_dict({key: value.float() for key, value in tensors.items()})

@@ -1,0 +1,40 @@
+"""Every extractor's IoU on the full label list becomes the kept classes (appendix E)."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def select_categories(
+    masks: Path,
+    evaluations: Path,
+    selection: Path,
+    *,
+    threshold: float,
+    protocol: str,
+) -> None:
+    """Keep every class that any <extractor>.json of `evaluations` has above `threshold`."""
+    from pipeline.arrays import Group
+    from pipeline.categories import read_scores, select_categories
+    from pipeline.files import write_json
+    from pipeline.progress import say
+
+    classes = Group(masks).attributes["classes"]
+    scores = read_scores(evaluations, classes[1:], protocol)
+    chosen = select_categories(scores, threshold)
+    say(f"kept {len(chosen.kept)} classes; dropped {', '.join(chosen.dropped) or 'none'}")
+    write_json(
+        selection,
+        {
+            "kept": chosen.kept,
+            "dropped": chosen.dropped,
+            "best_iou": chosen.best,
+            "threshold": threshold,
+            "protocol": protocol,
+            "extractors": sorted(scores),
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(select_categories)
