@@ -108,7 +108,7 @@ def interval(
     intersection: np.ndarray, union: np.ndarray, protocol: str, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of the mean score, resampling images."""
-    return _percentiles(_resampled_means([(intersection, union)], protocol, draws, seed)[0])
+    return _percentiles(resampled_means([(intersection, union)], protocol, draws, seed)[0])
 
 
 def paired_interval(
@@ -119,7 +119,7 @@ def paired_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % interval of score(first) - score(second) on the same images, resampled together."""
-    a, b = _resampled_means([first, second], protocol, draws, seed)
+    a, b = resampled_means([first, second], protocol, draws, seed)
     return _percentiles(a - b)
 
 
@@ -128,7 +128,7 @@ def _percentiles(means: np.ndarray) -> tuple[float, float]:
     return tuple(np.percentile(found, [2.5, 97.5]).tolist()) if len(found) else (np.nan, np.nan)
 
 
-def _resampled_means(
+def resampled_means(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], protocol: str, draws: int, seed: int
 ) -> np.ndarray:
     rng = np.random.default_rng(seed)

@@ -18,6 +18,7 @@ STAGES = (
     "fit_extractor",
     "judge_teacher",
     "evaluate_extractor",
+    "compare_extractors",
     "select_categories",
     "make_tables",
     "make_figures",

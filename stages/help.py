@@ -42,6 +42,7 @@ HELP = {
     # Files
     "card": "Model card to write (Markdown).",
     "checkpoint": "Generator, as fetch_checkpoint writes it.",
+    "confusion": "Rows of (actual, predicted) class for a confusion plot (CSV).",
     "evaluations": "Folder of <extractor>.json, as evaluate_extractor writes them.",
     "extractor": "Fitted extractor (safetensors).",
     "faces": "Folder with images/* and masks/*.png, ids 0-18.",

@@ -1,0 +1,41 @@
+"""Predicted masks of all extractors become paired differences and confusion matrices."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def compare_extractors(
+    masks: Path,
+    predictions: Path,
+    metrics: Path,
+    confusion: Path,
+) -> None:
+    """Compare every <extractor>.zarr of a folder with the best NSE on the same test samples."""
+    import csv
+
+    from pipeline.arrays import Group
+    from pipeline.comparison import against_best, confusion_rows, count
+    from pipeline.errors import InputError
+    from pipeline.files import atomic, write_json
+
+    target, classes = Group(masks).read("test", "masks"), Group(masks).attributes["classes"]
+    paths = sorted(predictions.glob("*.zarr"))
+    found = {path.stem: Group(path).read("test", "masks") for path in paths}
+    if "lse" not in found:
+        raise InputError(
+            f"{predictions} with {', '.join(found) or 'nothing'}",
+            "lse.zarr at least",
+            "add lse to extractors in params.yaml and run `dvc repro`",
+        )
+    counts = count(found, target, len(classes))
+    nonlinear = [name for name in found if name.startswith("nse")]
+    write_json(metrics, against_best(counts, nonlinear) if nonlinear else {})
+    with atomic(confusion) as partial, partial.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("actual", "predicted"))
+        writer.writerows(confusion_rows(counts["lse"], classes))
+
+
+if __name__ == "__main__":
+    run(compare_extractors)
