@@ -1,4 +1,4 @@
-"""Tables from metric JSON: Markdown for people, CSV for programs."""
+"""The paper's tables from metric JSON: Markdown for people, CSV for programs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,65 +7,156 @@ import pandas as pd
 
 from pipeline.errors import InputError
 from pipeline.files import atomic, read_json
+from pipeline.reporting import paper
 from pipeline.reporting.palette import COLORS
 
 PROTOCOLS = ("miou_per_image", "miou_dataset")
+LABELS = ("full", "selected")
+# Order of rows, and what an extractor is called in print.
+EXTRACTORS = {
+    "lse": "LSE",
+    "lse_biased": "LSE with a bias",
+    "lse_coarse": "LSE, coarse taps",
+    "nse1": "NSE-1",
+    "nse1_3x3": "NSE-1, 3x3",
+    "nse2": "NSE-2",
+}
+
+Metrics = Mapping[str, Mapping[str, dict]]
 
 
 def read_metrics(folder: Path) -> dict[str, dict[str, dict]]:
-    """{study: {file stem: JSON}} of `folder`/<study>/*.json."""
-    found = {
-        study.name: {path.stem: read_json(path) for path in sorted(study.glob("*.json"))}
-        for study in sorted(p for p in folder.glob("*") if p.is_dir())
-    }
+    """{study: {name: JSON}} of `folder`/<study>/**; files of a subfolder are `subfolder/stem`."""
+    found = {}
+    for study in sorted(p for p in folder.glob("*") if p.is_dir()):
+        paths = sorted(study.rglob("*.json"))
+        found[study.name] = {
+            str(path.relative_to(study).with_suffix("")): read_json(path) for path in paths
+        }
     if not found:
         raise InputError(f"no metrics in {folder}", "<study>/<extractor>.json", "run `dvc repro`")
     return found
 
 
-def extractor_table(metrics: Mapping[str, Mapping[str, dict]]) -> pd.DataFrame:
-    """One row per study and extractor, and one for the teacher: the judge's view is the ceiling."""
+def evaluated(files: Mapping[str, dict], within: str = "") -> list[str]:
+    """Names of the extractors that `files` has scores of, in the order of the tables."""
+    names = [name.removeprefix(within) for name in files if name.startswith(within)]
+    found = [n for n in names if "/" not in n and "against_teacher" in files[within + n]]
+    return sorted(found, key=lambda n: (list(EXTRACTORS).index(n) if n in EXTRACTORS else 99, n))
+
+
+def extractor_table(metrics: Metrics) -> pd.DataFrame:
+    """Table 1: a row per study and extractor, the controls, and the teacher under the judge."""
     rows = []
     for study, files in metrics.items():
-        for name, value in files.items():
-            if "against_teacher" not in value:
-                continue
+        for name in evaluated(files):
+            row = {"study": study, "masks from": EXTRACTORS.get(name, name)}
+            row |= _scores_with_intervals(files[name]["against_teacher"])
+            row |= _to_best_nse(files.get("comparison", {}), name)
+            if "against_judge" in files[name]:
+                row["miou_dataset vs judge"] = files[name]["against_judge"]["miou_dataset"]["mean"]
             fit = files.get(f"{name}_fit", {})
-            row = {"study": study, "masks from": name}
-            for protocol in PROTOCOLS:
-                scores = value["against_teacher"][protocol]
-                row[f"{protocol} vs teacher"] = scores["mean"]
-                row[f"{protocol} low"], row[f"{protocol} high"] = scores["low"], scores["high"]
-            for protocol in PROTOCOLS:
-                row[f"{protocol} vs judge"] = value["against_judge"][protocol]["mean"]
-            row |= {key: fit.get(key) for key in ("l2", "iteration", "parameters", "cpu_seconds")}
+            row |= {"parameters": fit.get("parameters"), "CPU s": fit.get("cpu_seconds")}
+            rows.append(row)
+        for name, value in files.get("controls", {}).items():
+            row = {"study": study, "masks from": f"control: {name}"}
+            row |= _scores_with_intervals(value["against_teacher"])
+            row |= {"parameters": value.get("parameters"), "CPU s": value.get("cpu_seconds")}
             rows.append(row)
         if "ceiling" in files:
-            row = {"study": study, "masks from": "teacher (ceiling)"}
-            for protocol in PROTOCOLS:
-                row[f"{protocol} vs judge"] = files["ceiling"][protocol]["mean"]
-            rows.append(row)
+            ceiling = files["ceiling"]["miou_dataset"]["mean"]
+            rows.append(
+                {"study": study, "masks from": "teacher", "miou_dataset vs judge": ceiling}
+            )
     return pd.DataFrame(rows)
 
 
-def class_table(metrics: Mapping[str, Mapping[str, dict]], study: str) -> pd.DataFrame:
-    """IoU per class of one study: every extractor against the teacher, LSE and teacher vs judge."""
+def _scores_with_intervals(value: Mapping) -> dict[str, float]:
+    row = {}
+    for protocol in PROTOCOLS:
+        scores = value[protocol]
+        row |= {protocol: scores["mean"]}
+        row |= {f"{protocol} low": scores["low"], f"{protocol} high": scores["high"]}
+    return row
+
+
+def _to_best_nse(comparison: Mapping, name: str) -> dict[str, float]:
+    row = {}
+    for protocol in PROTOCOLS:
+        found = comparison.get(protocol, {}).get("minus_best", {}).get(name)
+        if found is not None:
+            column = f"% of best NSE, {protocol}"
+            row[column] = found["relative"]
+            row[f"{column} low"], row[f"{column} high"] = (
+                found["relative_low"],
+                found["relative_high"],
+            )
+    return row
+
+
+def selection_table(metrics: Metrics) -> pd.DataFrame:
+    """Table 4: full and selected label lists, both averaged over the finally selected classes."""
+    rows = []
+    for study, files in metrics.items():
+        kept = files.get("selection", {}).get("kept", [])
+        for labels in LABELS:
+            for name in evaluated(files, f"{labels}/"):
+                value = files[f"{labels}/{name}"]["against_teacher"]
+                row = {"study": study, "labels": labels, "masks from": EXTRACTORS.get(name, name)}
+                for protocol in PROTOCOLS:
+                    found = [value[protocol]["per_class"][c] for c in kept]
+                    row[protocol] = pd.Series(found, dtype=float).mean()
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def selected_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
+    """Table 5: IoU per class on the full and the selected list, miou_per_image's protocol."""
+    files, columns = metrics[study], {}
+    for labels in LABELS:
+        for name in evaluated(files, f"{labels}/"):
+            scores = files[f"{labels}/{name}"]["against_teacher"]["miou_per_image"]["per_class"]
+            columns[f"{EXTRACTORS.get(name, name)}, {labels}"] = in_order(scores)
+    table = pd.DataFrame(columns)
+    table.index.name = "class"
+    table = table.drop(index="bg", errors="ignore").reset_index()
+    kept = files.get("selection", {}).get("kept", [])
+    table.insert(1, "kept", ["yes" if c in kept else "no" for c in table["class"]])
+    return table
+
+
+def face_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
+    """Table 6: IoU per class (miou_per_image's protocol) beside the paper's StyleGAN2-FFHQ."""
+    files = metrics[study]
+    columns = {f"paper's {name}": dict(row) for name, row in paper.PER_CLASS.items()}
+    for row in columns.values():
+        row["mean"] = sum(row.values()) / len(row)
+    for name in evaluated(files):
+        scores = files[name]["against_teacher"]["miou_per_image"]
+        columns[EXTRACTORS.get(name, name)] = in_order(scores["per_class"]) | {
+            "mean": scores["mean"]
+        }
+    table = pd.DataFrame(columns).reindex([*paper.CLASSES, "mean"])
+    table.index.name = "class"
+    return table.reset_index()
+
+
+def class_table(metrics: Metrics, study: str) -> pd.DataFrame:
+    """IoU per class in both protocols: LSE against the teacher and the judge, and the ceiling."""
     files = metrics[study]
     columns = {}
     for protocol in PROTOCOLS:
-        for name, value in files.items():
-            if "against_teacher" in value:
-                columns[f"{name} vs teacher, {protocol}"] = _scores(
-                    value["against_teacher"], protocol
-                )
-        columns[f"lse vs judge, {protocol}"] = _scores(files["lse"]["against_judge"], protocol)
-        columns[f"teacher vs judge (ceiling), {protocol}"] = _scores(files["ceiling"], protocol)
+        for who in ("teacher", "judge"):
+            columns[f"LSE vs {who}, {protocol}"] = _per_class(
+                files["lse"][f"against_{who}"], protocol
+            )
+        columns[f"teacher vs judge (ceiling), {protocol}"] = _per_class(files["ceiling"], protocol)
     table = pd.DataFrame(columns)
     table.index.name = "class"
     return table.reset_index()
 
 
-def _scores(value: Mapping, protocol: str) -> dict:
+def _per_class(value: Mapping, protocol: str) -> dict:
     return in_order(value[protocol]["per_class"]) | {"mean without bg": value[protocol]["mean"]}
 
 
@@ -77,13 +168,27 @@ def in_order(per_class: Mapping[str, float]) -> dict[str, float]:
 def write_table(table: pd.DataFrame, path: Path, title: str, note: str) -> None:
     """Write <path>.md with a title and a note, and <path>.csv."""
     with atomic(path.with_suffix(".csv")) as partial:
-        table.to_csv(partial, index=False)
+        table.to_csv(partial, index=False, float_format="%.6g")
     with atomic(path.with_suffix(".md")) as partial:
-        partial.write_text(f"# {title}\n\n{markdown(table)}\n\n{note}\n")
+        partial.write_text(f"# {title}\n\n{markdown(fold(table))}\n\n{note}\n")
+
+
+def fold(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns `x`, `x low`, `x high` as one column of text: 81.3 (78.9 to 83.3)."""
+    folded = table.copy()
+    for column in table:
+        low, high = f"{column} low", f"{column} high"
+        if low in table and high in table:
+            folded[column] = [
+                None if pd.isna(m) else f"{m:.1f} ({a:.1f} to {b:.1f})"
+                for m, a, b in zip(table[column], table[low], table[high], strict=True)
+            ]
+            folded = folded.drop(columns=[low, high])
+    return folded
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown; numbers right-aligned to two decimals, missing ones as a dash."""
+    """A table as Markdown; numbers right-aligned to four digits, missing ones as a dash."""
 
     def cell(value: object) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
