@@ -1,14 +1,7 @@
 """Tables, figures and model cards, from JSON and small arrays only."""
 
 from pipeline.reporting.cards import model_card
+from pipeline.reporting.curves import Line, Panel, confusion_figure, line_figure
 from pipeline.reporting.figures import mask_figure
-from pipeline.reporting.tables import class_table, extractor_table, read_metrics, write_table
 
-__all__ = [
-    "class_table",
-    "extractor_table",
-    "mask_figure",
-    "model_card",
-    "read_metrics",
-    "write_table",
-]
+__all__ = ["Line", "Panel", "confusion_figure", "line_figure", "mask_figure", "model_card"]
