@@ -1,4 +1,4 @@
-"""Stored images and masks become pictures: image, teacher, judge and LSE side by side."""
+"""Stored masks and metric JSON become pictures: masks side by side, curves, confusion."""
 
 from pathlib import Path
 
@@ -10,24 +10,34 @@ def make_figures(
     masks: Path,
     judge_masks: Path,
     predictions: Path,
-    figure: Path,
+    metrics: Path,
+    confusion: Path,
+    figures: Path,
     *,
     samples: int,
     seed: int,
 ) -> None:
-    """Draw `samples` random test samples (chosen by `seed`, not by hand)."""
+    """Write masks, training and confusion.png; samples are drawn by `seed`, not by hand."""
     import numpy as np
+    import pandas as pd
 
     from pipeline.arrays import Group
-    from pipeline.reporting import mask_figure
+    from pipeline.reporting import confusion_figure, line_figure, mask_figure, tables, views
 
-    total = Group(images).splits["test"]
+    total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
     rows = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
-    sources = {"teacher": masks, "judge": judge_masks, "LSE": predictions / "lse.zarr"}
-    shown = {t: Group(p).read("test", "masks")[rows] for t, p in sources.items()}
+    sources = {"teacher": masks, "judge": judge_masks} | {
+        title: predictions / f"{name}.zarr"
+        for name, title in (("lse", "LSE"), ("nse1", "NSE-1"), ("nse2", "NSE-2"))
+    }
+    shown = {t: Group(p).read("test", "masks")[rows] for t, p in sources.items() if p.exists()}
     pictures = Group(images).read("test", "images")[rows]
-    classes = Group(masks).attributes["classes"]
-    mask_figure(figure, pictures, shown, classes, [f"test {row}" for row in rows])
+    mask_figure(figures / "masks.png", pictures, shown, classes, [f"test {row}" for row in rows])
+
+    files = tables.read_study(metrics)
+    line_figure(figures / "training.png", [views.training_panel(files)])
+    shares = views.confusion_shares(pd.read_csv(confusion), classes)
+    confusion_figure(figures / "confusion.png", shares, classes)
 
 
 if __name__ == "__main__":

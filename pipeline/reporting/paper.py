@@ -1,4 +1,4 @@
-"""Numbers that Xu & Zheng (CVPR 2021) print for StyleGAN2-FFHQ, in percent, to stand beside ours."""
+"""Numbers that Xu & Zheng (CVPR 2021) print for StyleGAN2-FFHQ, in percent."""
 
 # Table 1, and the means of table 6's fourteen classes, which differ from it.
 MIOU = {"LSE": 79.7, "NSE-1": 81.0, "NSE-2": 80.2}
@@ -7,14 +7,28 @@ MIOU_OF_TABLE_6 = {"LSE": 76.4, "NSE-1": 79.3, "NSE-2": 78.6}
 # Table 2: shots -> mIoU, share of the fully fitted LSE, maximum deviation over five repeats.
 FEWSHOT = {1: (55.6, 69.8, 5.2), 4: (64.8, 81.4, 1.0), 8: (68.4, 85.8, 2.6), 16: (70.2, 88.1, 3.0)}
 
-# Table 6: IoU per class. fmt: off
+# Table 6: IoU per class.
+# fmt: off
 CLASSES = (
-    "skin", "nose", "eye_g", "eye", "brow", "ear", "mouth", "u_lip", "l_lip", "hair", "hat",
-    "ear_r", "neck", "cloth",
+    "skin",
+    "nose",
+    "eye_g",
+    "eye",
+    "brow",
+    "ear",
+    "mouth",
+    "u_lip",
+    "l_lip",
+    "hair",
+    "hat",
+    "ear_r",
+    "neck",
+    "cloth",
 )
 _PER_CLASS = {
     "LSE": (95.9, 94.7, 69.9, 91.0, 83.5, 80.5, 84.5, 87.8, 91.2, 92.9, 11.1, 22.8, 91.0, 72.5),
     "NSE-1": (97.0, 95.4, 72.4, 92.1, 88.2, 83.0, 87.4, 91.6, 92.8, 94.2, 12.9, 34.0, 92.9, 75.9),
     "NSE-2": (96.9, 95.3, 73.4, 92.0, 87.7, 82.8, 87.7, 90.9, 92.9, 94.1, 12.9, 28.6, 92.4, 72.8),
-}  # fmt: on
+}
+# fmt: on
 PER_CLASS = {name: dict(zip(CLASSES, row, strict=True)) for name, row in _PER_CLASS.items()}

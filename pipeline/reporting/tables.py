@@ -26,16 +26,17 @@ Metrics = Mapping[str, Mapping[str, dict]]
 
 
 def read_metrics(folder: Path) -> dict[str, dict[str, dict]]:
-    """{study: {name: JSON}} of `folder`/<study>/**; files of a subfolder are `subfolder/stem`."""
-    found = {}
-    for study in sorted(p for p in folder.glob("*") if p.is_dir()):
-        paths = sorted(study.rglob("*.json"))
-        found[study.name] = {
-            str(path.relative_to(study).with_suffix("")): read_json(path) for path in paths
-        }
+    """{study: {name: JSON}} of `folder`/<study>."""
+    found = {p.name: read_study(p) for p in sorted(folder.glob("*")) if p.is_dir()}
     if not found:
         raise InputError(f"no metrics in {folder}", "<study>/<extractor>.json", "run `dvc repro`")
     return found
+
+
+def read_study(folder: Path) -> dict[str, dict]:
+    """{name: JSON} of a study's folder; files of a subfolder are `subfolder/name`."""
+    paths = sorted(folder.rglob("*.json"))
+    return {str(path.relative_to(folder).with_suffix("")): read_json(path) for path in paths}
 
 
 def evaluated(files: Mapping[str, dict], within: str = "") -> list[str]:
@@ -65,9 +66,7 @@ def extractor_table(metrics: Metrics) -> pd.DataFrame:
             rows.append(row)
         if "ceiling" in files:
             ceiling = files["ceiling"]["miou_dataset"]["mean"]
-            rows.append(
-                {"study": study, "masks from": "teacher", "miou_dataset vs judge": ceiling}
-            )
+            rows.append({"study": study, "masks from": "teacher", "miou_dataset vs judge": ceiling})
     return pd.DataFrame(rows)
 
 

@@ -1,0 +1,35 @@
+"""Metric JSON as the panels of a figure."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.reporting.curves import Line, Panel
+from pipeline.reporting.tables import EXTRACTORS
+
+
+def training_panel(files: Mapping[str, dict]) -> Panel:
+    """Validation mIoU of every extractor along its fit, as in fig 8 of Xu & Zheng.
+
+    Over CPU seconds, the only axis that a convex solver and a training loop share: a fit's points
+    are spread evenly over its CPU time.
+    """
+    lines = {}
+    for name, title in EXTRACTORS.items():
+        fit = files.get(f"{name}_fit")
+        if fit is None or not fit.get("validation_curve"):
+            continue
+        curve = fit["validation_curve"]
+        at = [point.get("iteration", point.get("passes")) for point in curve]
+        seconds = np.array(at, float) / at[-1] * fit["cpu_seconds"]
+        lines[title] = Line(seconds, [float(np.max(point["miou"])) for point in curve])
+    return Panel("Validation along the fit", "CPU s", "mIoU on validation, %", lines, log_x=True)
+
+
+def confusion_shares(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """Shares [target, predicted] of rows (actual, predicted); NaN for a class without rows."""
+    counts = pd.crosstab(rows["actual"], rows["predicted"])
+    counts = counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy(float)
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(1, keepdims=True)
