@@ -56,6 +56,9 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
                 axis.fill_between(line.x, y - band, y + band, color=color, alpha=0.15, linewidth=0)
         if panel.log_x:
             axis.set_xscale("log")
+            for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+                which(lambda value, _: f"{value:g}")
+            axis.tick_params(which="minor", labelsize=7)
         if panel.ticks is not None:
             axis.set_xticks(panel.ticks, [f"{t:g}" for t in panel.ticks])
             axis.minorticks_off()

@@ -23,7 +23,7 @@ def training_panel(files: Mapping[str, dict]) -> Panel:
         curve = fit["validation_curve"]
         at = [point.get("iteration", point.get("passes")) for point in curve]
         seconds = np.array(at, float) / at[-1] * fit["cpu_seconds"]
-        lines[title] = Line(seconds, [float(np.max(point["miou"])) for point in curve])
+        lines[title] = Line(seconds.tolist(), [float(np.max(point["miou"])) for point in curve])
     return Panel("Validation along the fit", "CPU s", "mIoU on validation, %", lines, log_x=True)
 
 

@@ -1,0 +1,175 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.reporting import (
+    Line,
+    Panel,
+    confusion_figure,
+    line_figure,
+    mask_figure,
+    paper,
+    tables,
+    views,
+)
+from pipeline.reporting.palette import COLORS, colorize
+
+
+def score(mean, **per_class):
+    one = {"mean": mean, "low": mean - 1, "high": mean + 2, "per_class": per_class}
+    other = {"mean": mean + 5, "low": mean + 4, "high": mean + 6, "per_class": per_class}
+    return {"images": 3, "miou_per_image": one, "miou_dataset": other}
+
+
+def evaluation(mean, **per_class):
+    return {
+        "against_teacher": score(mean, **per_class),
+        "against_judge": score(mean - 10, **per_class),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The metrics of a study whose category selection drops the hat."""
+    spread = {"points": -1.0, "relative": -2.0, "relative_low": -3.0, "relative_high": -0.5}
+    nothing = dict.fromkeys(spread, 0.0)
+    comparison = {
+        protocol: {"best": "nse1", "minus_best": {"lse": spread, "nse1": nothing}}
+        for protocol in tables.PROTOCOLS
+    }
+    files = {
+        "nse1": evaluation(82.0, bg=99.0, skin=90.0, hat=None),
+        "lse": evaluation(80.0, bg=98.0, skin=88.0, hat=None),
+        "lse_fit": {
+            "parameters": 60,
+            "cpu_seconds": 8.0,
+            "validation_curve": [
+                {"iteration": 5, "miou": [40.0, 50.0]},
+                {"iteration": 10, "miou": [60.0, 55.0]},
+            ],
+        },
+        "nse1_fit": {
+            "parameters": 900,
+            "cpu_seconds": 100.0,
+            "validation_curve": [{"passes": 1, "miou": 30.0}, {"passes": 4, "miou": 62.0}],
+        },
+        "ceiling": score(85.0, bg=99.0, skin=95.0, hat=None),
+        "comparison": comparison,
+        "selection": {"kept": ["skin", "hair"]},
+        "full/lse": evaluation(50.0, bg=98.0, skin=80.0, hair=60.0, hat=1.0),
+        "selected/lse": evaluation(75.0, bg=98.0, skin=82.0, hair=70.0),
+    }
+    for name, value in files.items():
+        path = tmp_path / "ffhq" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+    return tmp_path
+
+
+@pytest.fixture
+def metrics(folder):
+    return tables.read_metrics(folder)
+
+
+def test_table_1_has_a_row_an_extractor_and_the_ceiling(metrics):
+    table = tables.extractor_table(metrics).set_index("masks from")
+    assert list(table.index) == ["LSE", "NSE-1", "teacher"], "the order of the table, not of names"
+    lse = table.loc["LSE"]
+    assert (lse["miou_per_image"], lse["miou_per_image low"], lse["miou_per_image high"]) == (
+        *(80.0, 79.0, 82.0),
+    )
+    assert lse["miou_dataset"] == 85.0 and lse["miou_dataset vs judge"] == 75.0
+    assert lse["% of best NSE, miou_dataset"] == -2.0
+    assert lse["parameters"] == 60 and table.loc["NSE-1", "CPU s"] == 100.0
+    assert table.loc["teacher", "miou_dataset vs judge"] == 90.0
+    assert pd.isna(table.loc["teacher", "miou_dataset"]), "against itself it says nothing"
+
+
+def test_table_4_averages_both_lists_over_the_kept_classes(metrics):
+    table = tables.selection_table(metrics).set_index(["labels", "masks from"])
+    assert table.loc[("full", "LSE"), "miou_per_image"] == 70.0, "the dropped hat does not count"
+    assert table.loc[("selected", "LSE"), "miou_dataset"] == 76.0
+
+
+def test_table_5_marks_what_was_dropped(metrics):
+    table = tables.selected_class_table(metrics, "ffhq").set_index("class")
+    assert dict(table["kept"]) == {"skin": "yes", "hair": "yes", "hat": "no"}
+    assert table.loc["hat", "LSE, full"] == 1.0 and pd.isna(table.loc["hat", "LSE, selected"])
+
+
+def test_table_6_stands_beside_the_paper(metrics):
+    table = tables.face_class_table(metrics, "ffhq").set_index("class")
+    assert table.loc["skin", "paper's LSE"] == 95.9 and table.loc["skin", "LSE"] == 88.0
+    assert table.loc["mean", "NSE-1"] == 82.0
+    for name, mean in paper.MIOU_OF_TABLE_6.items():
+        assert table.loc["mean", f"paper's {name}"] == pytest.approx(mean, abs=0.05)
+
+
+def test_markdown_folds_intervals_and_dashes_what_is_missing(tmp_path, metrics):
+    tables.write_table(tables.extractor_table(metrics), tmp_path / "t", "Title", "Note.")
+    text = (tmp_path / "t.md").read_text()
+    assert text.startswith("# Title\n") and text.endswith("\nNote.\n")
+    assert "80.0 (79.0 to 82.0)" in text and "low" not in text
+    assert re.search(r"\| ffhq \| teacher \| – \| – \|", text)
+    numbers = pd.read_csv(tmp_path / "t.csv")
+    assert numbers["miou_per_image low"].iloc[0] == 79.0, "programs get numbers"
+
+
+def test_no_metrics_are_said(tmp_path):
+    with pytest.raises(InputError, match="no metrics in"):
+        tables.read_metrics(tmp_path)
+
+
+# Views and figures
+
+
+def test_fits_share_the_axis_of_cpu_seconds(folder):
+    panel = views.training_panel(tables.read_study(folder / "ffhq"))
+    assert list(panel.lines) == ["LSE", "NSE-1"]
+    assert list(panel.lines["LSE"].x) == [4.0, 8.0] and list(panel.lines["LSE"].y) == [50.0, 60.0]
+    assert list(panel.lines["NSE-1"].x) == [25.0, 100.0]
+
+
+def test_confusion_shares_are_rows_of_the_target():
+    rows = pd.DataFrame({"actual": list("aaab"), "predicted": list("aabb")})
+    shares = views.confusion_shares(rows, ["a", "b", "c"])
+    np.testing.assert_allclose(shares[:2], [[2 / 3, 1 / 3, 0], [0, 1, 0]])
+    assert np.isnan(shares[2]).all()
+
+
+def test_figures_can_be_read(tmp_path):
+    line = Line([1, 10], [2, 3], band=[0.5, 0.5])
+    panels = [Panel("t", "x", "y", {"a": line, "b": Line([1, 10], [1, 1], dashed=True)}, True)]
+    line_figure(tmp_path / "lines.png", panels)
+    confusion_figure(tmp_path / "confusion.png", np.eye(3), ["bg", "skin", "hair"])
+    for name in ("lines", "confusion"):
+        picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"))
+        assert 200 < min(picture.shape[:2]) < 2000
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50, "something was drawn"
+
+
+def test_a_mask_is_drawn_in_its_classes_colors_and_in_place(tmp_path):
+    """The right half is hair: an exchanged palette or a transposed mask would show."""
+    classes = ["bg", "skin", "hair"]
+    mask = np.ones((1, 32, 32), np.uint8)
+    mask[:, :, 16:] = 2
+    path = tmp_path / "masks.png"
+    mask_figure(path, np.zeros((1, 3, 32, 32), np.uint8), {"LSE": mask}, classes, ["test 0"])
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    skin, hair = (np.all(picture == colorize(np.array(i, np.uint8), classes), -1) for i in (1, 2))
+    upper = slice(0, int(picture.shape[0] * 0.75))  # without the legend
+    assert skin[upper].sum() > 1000 and hair[upper].sum() > 1000
+    assert np.nonzero(skin[upper])[1].max() < np.nonzero(hair[upper])[1].min()
+
+
+def test_classes_of_a_space_have_colors_of_their_own():
+    from pipeline.teachers.labels import LABEL_SPACES
+
+    merged = LABEL_SPACES["celebamask15"].classes
+    assert len({COLORS[c] for c in merged}) == len(merged)
+    assert set(LABEL_SPACES["celebamask19"].classes) <= COLORS.keys()
