@@ -23,7 +23,7 @@ STAGES = (
     "make_tables",
     "make_figures",
 )
-TOOLS = ("store",)
+TOOLS = ("store", "update_readme")
 
 
 def run(command: Callable) -> None:

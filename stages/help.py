@@ -58,6 +58,7 @@ HELP = {
     "pixels": "Manifest of a pixel store (JSON).",
     "predictions": "Predicted masks (zarr), or the folder of them for make_figures.",
     "selection": "Kept and dropped classes (JSON).",
+    "readme": "README to update.",
     "tables": "Folder for the tables.",
     "teacher": "Weights of the teacher.",
     "weights": "Weights to write (safetensors).",

@@ -4,27 +4,29 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
+
+from pipeline.errors import InputError
+from pipeline.reporting.readme import blocks, fill
+from pipeline.reporting.tables import read_metrics
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text()
 
 
 def test_results_are_those_of_the_reports():
-    block = README.split("<!-- results")[1].split("-->", 1)[1].split("<!-- end")[0]
-    rows = [line for line in block.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) >= 4
-    for row in rows:
-        study, name, per_image, dataset, judge, ceiling = (c.strip() for c in row.split("|")[1:-1])
-        folder = REPO / "reports" / "metrics" / study
-        scores = json.loads((folder / f"{name}.json").read_text())
-        for cell, protocol in ((per_image, "miou_per_image"), (dataset, "miou_dataset")):
-            found = scores["against_teacher"][protocol]
-            said = [float(v) for v in re.findall(r"\d+\.\d", cell)]
-            assert said == [round(found[k], 1) for k in ("mean", "low", "high")], row
-        assert float(judge) == round(scores["against_judge"]["miou_dataset"]["mean"], 1), row
-        top = json.loads((folder / "ceiling.json").read_text())["miou_dataset"]["mean"]
-        assert float(ceiling) == round(top, 1), row
+    """`python -m stages.update_readme reports/metrics README.md` would change nothing."""
+    found = blocks(read_metrics(REPO / "reports" / "metrics"))
+    assert fill(README, found) == README
+
+
+def test_a_readme_without_a_block_is_said():
+    with pytest.raises(InputError, match="0 blocks <!-- results"):
+        fill("# Title", {"results": "x"})
+    text = "a\n<!-- results: from JSON -->\nold\n<!-- end of results -->\nb"
+    filled = fill(text, {"results": "| 1 |"})
+    assert filled == "a\n<!-- results: from JSON -->\n| 1 |\n<!-- end of results -->\nb"
 
 
 def test_files_and_targets_that_the_readme_names_exist():

@@ -1,0 +1,20 @@
+"""Tables of reports/ become the README's results section (a tool, no DVC stage)."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def update_readme(metrics: Path, readme: Path) -> None:
+    """Rewrite what stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->` in a README."""
+    from pipeline.files import atomic
+    from pipeline.reporting import readme as blocks
+    from pipeline.reporting.tables import read_metrics
+
+    text = blocks.fill(readme.read_text(), blocks.blocks(read_metrics(metrics)))
+    with atomic(readme) as partial:
+        partial.write_text(text)
+
+
+if __name__ == "__main__":
+    run(update_readme)
