@@ -18,8 +18,6 @@ from pipeline.recipe import CachedSamples, fit_adam
 from pipeline.stores import Store
 from pipeline.taps import Tap, select
 
-BLOCK = 8  # samples read at a time
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -48,14 +46,14 @@ def read_columns(
     pick = slice(None) if whole else torch.from_numpy(channels)
     x = torch.empty(samples * share, len(channels), dtype=dtype, device=device)
     classes, weights = [], []
-    for start in range(0, samples, BLOCK):
-        rows = slice(start, min(start + BLOCK, samples))
-        arrays = store.read(split, rows)
-        arrays["columns"] = arrays["columns"][:, keep]
-        values = decode(arrays, "columns", 2)[:, :, pick].flatten(0, 1)
-        x[start * share : start * share + len(values)] = values.to(device)
-        classes.append(arrays["classes"][:, keep].ravel())
-        weights.append(arrays["weights"][:, keep].ravel())
+    names = [array.name for array in store.plan.arrays if array.name != "places"]
+    for row in range(samples):
+        sample = {name: store.view(split, name, row)[None] for name in names}
+        sample["columns"] = sample["columns"][:, keep]
+        values = decode(sample, "columns")[0][:, pick]
+        x[row * share : (row + 1) * share] = values.to(device)
+        classes.append(sample["classes"][0, keep])
+        weights.append(sample["weights"][0, keep])
     return Columns(
         x,
         torch.from_numpy(np.concatenate(classes)).long().to(device),

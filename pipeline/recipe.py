@@ -51,7 +51,8 @@ class CachedSamples:
             return torch.from_numpy(self.store.view(self.split, name, row)).to(self.device)
 
         return Sample(
-            [tensor(name) for name in self.names],
+            # Stored as [H, W, C]; the permuted view is channels-last and copies nothing.
+            [tensor(name).permute(2, 0, 1) for name in self.names],
             [tensor(f"{name}.scale") if self.scaled else None for name in self.names],
             torch.from_numpy(self.masks[row]).long().to(self.device),
         )
