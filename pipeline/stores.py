@@ -151,9 +151,12 @@ class Rows:
         if not 0 <= row < self.size:
             raise IndexError(f"sample {row} of {self.size}")
         shard, inside = divmod(row, self.samples_per_shard)
-        path, start = _shard_file(self.folder, self.array, shard), self.array.bytes_per_sample
+        path = str(
+            _shard_file(self.folder, self.array, shard)
+        )  # numpy resolves every link of a Path
+        start = inside * self.array.bytes_per_sample
         # Copy on write, since torch wants writable memory.
-        return np.memmap(path, self.dtype, "c", inside * start, self.array.shape).view(np.ndarray)
+        return np.memmap(path, self.dtype, "c", start, self.array.shape).view(np.ndarray)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """A copy of some samples."""
