@@ -14,7 +14,7 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "cache": 1,
     "memory": 4,
     "bfloat16": 3,
-    "alignment": 8,
+    "alignment": 4,
     "solver": 80,
 }
 

@@ -1,4 +1,7 @@
-"""Interpolation with and without align_corners: the same fit, the same held-out samples."""
+"""Interpolation with and without align_corners: the same fit, the same held-out samples.
+
+One of the two is the study's own fit and predictions; the other is made here by the same commands.
+"""
 
 import os
 import subprocess
@@ -6,53 +9,71 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.arrays import Group
+from pipeline.arrays import Group, write_group
 from pipeline.features import Source
 from pipeline.files import read_json
 from pipeline.metrics import PixelCounts, dataset_scores, paired_interval, per_image_scores
 from pipeline.prediction import predict_masks
 
+FLAGS = {False: "no-align-corners", True: "align-corners"}
+ITERATIONS = 30  # as in params.yaml
 
-def fitted(folder: Path, flag: str) -> str:
-    """Cache pixels of the 1024 px study with `flag` and fit the headline LSE on them."""
-    f = str(folder)
-    candidates = read_json("reports/metrics/ffhq/lse_fit.json")["l2_candidates"]
-    study = ["data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr", "data/masks/ffhq.zarr"]
-    env = os.environ | {"PIPELINE_STORE": f"{f}/store"}
-    stage = [sys.executable, "-m"]
-    subprocess.run(
-        [*stage, "stages.cache_pixels", *study, f"{f}/pixels.json", flag,
-         "--pixels_per_sample", "512", "--samples_per_shard", "8", "--stored", "int8",
-         "--compute", "float32", "--device", "cpu", "--max_gib", "8"],
-        check=True, env=env,
-    )  # fmt: skip
-    subprocess.run(
-        [*stage, "stages.fit_extractor", "data/features/ffhq.json", "data/masks/ffhq.zarr",
-         f"{f}/pixels.json", f"{f}/lse.safetensors", f"{f}/fit.json", "--name", "lse",
-         "--solver", "lbfgs", "--epochs", "50", "--iterations", "30",
-         "--pixel_budget", "131072", "--device", "cpu",
-         *[word for v in candidates for word in ("--l2", str(v))]],
-        check=True, env=env,
-    )  # fmt: skip
-    return f"{f}/lse.safetensors"
+
+def without_pool(folder: Path) -> list[str]:
+    """The study's latents and masks with what a fit reads alone; returns their paths."""
+    paths = []
+    for name, keys in (("latents", ("seeds", "ws")), ("masks", ("masks",))):
+        group, path = Group(f"data/{name}/ffhq.zarr"), folder / f"{name}.zarr"
+        splits = [(split, key) for split in ("train", "validation") for key in keys]
+        arrays = {f"{split}/{key}": group.read(split, key) for split, key in splits}
+        write_group(path, arrays, group.attributes)
+        paths.append(str(path))
+    return paths
+
+
+def fitted(folder: Path, align_corners: bool) -> str:
+    """Cache the study's pixels with the flag, fit the headline LSE on them; returns its path."""
+    manifest, report = (
+        read_json(f"{path}.json") for path in ("data/pixels/ffhq", "reports/metrics/ffhq/lse_fit")
+    )
+    latents, masks = without_pool(folder)
+    words = manifest["command"]  # python -m stages.cache_pixels, four paths, options
+    options = [w for w in words[7:] if not w.endswith(("align_corners", "align-corners"))]
+    pixels, extractor = f"{folder}/pixels.json", f"{folder}/lse.safetensors"
+    cache = [*words[1:4], latents, masks, pixels, *options, f"--{FLAGS[align_corners]}"]
+    fit = [
+        "-m", "stages.fit_extractor", "data/features/ffhq.json", "data/masks/ffhq.zarr", pixels,
+        extractor, f"{folder}/fit.json", "--name", "lse", "--solver", "lbfgs", "--epochs", "50",
+        "--iterations", str(ITERATIONS), "--pixel_budget", str(report["pixels"]),
+        "--device", "auto", *[word for l2 in report["l2_candidates"] for word in ("--l2", str(l2))],
+    ]  # fmt: skip
+    env = os.environ | {"PIPELINE_STORE": f"{folder}/store"}
+    for command in (cache, fit):
+        subprocess.run([sys.executable, *command], check=True, env=env)
+    return extractor
 
 
 def measure() -> dict:
     """Held-out mIoU of both, and a paired interval of their difference."""
     masks = Group("data/masks/ffhq.zarr")
     target, num = masks.read("test", "masks"), len(masks.attributes["classes"])
-    source = Source("data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr")
-    counts, result = {}, {}
-    for flag in ("--align-corners", "--no-align-corners"):
-        with tempfile.TemporaryDirectory() as name:
-            path = fitted(Path(name), flag)
-            predicted = predict_masks(path, source, "test", target.shape[-1])
-        counts[flag] = PixelCounts(num)
-        counts[flag].add(predicted, target)
-        pair = counts[flag].intersection_union()
-        result[f"{flag[2:]}, miou_per_image"] = round(100 * per_image_scores(*pair).mean, 2)
-        result[f"{flag[2:]}, miou_dataset"] = round(100 * dataset_scores(*pair).mean, 2)
-    with_it, without = (counts[f].intersection_union() for f in counts)
-    low, high = paired_interval(without, with_it, "miou_per_image")
-    result["without - with, miou_per_image, 95 %"] = f"{100 * low:.2f} .. {100 * high:.2f}"
+    facts = read_json("data/pixels/ffhq.json")["facts"]
+    ours, other = facts["align_corners"], not facts["align_corners"]
+    source = Source(
+        "data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr", compute=facts["compute"]
+    )
+    predicted = {ours: Group("data/predictions/ffhq/lse.zarr").read("test", "masks")}
+    with tempfile.TemporaryDirectory() as name:
+        path = fitted(Path(name), other)
+        predicted[other] = predict_masks(path, source, "test", target.shape[-1])
+    pairs, result = {}, {}
+    for flag, word in FLAGS.items():
+        counts = PixelCounts(num)
+        counts.add(predicted[flag], target)
+        pairs[flag] = counts.intersection_union()
+        result[f"{word}, miou_per_image"] = round(100 * per_image_scores(*pairs[flag]).mean, 2)
+        result[f"{word}, miou_dataset"] = round(100 * dataset_scores(*pairs[flag]).mean, 2)
+    for protocol in ("miou_per_image", "miou_dataset"):
+        low, high = paired_interval(pairs[False], pairs[True], protocol)
+        result[f"without - with, {protocol}, 95 %"] = f"{100 * low:.2f} .. {100 * high:.2f}"
     return result

@@ -119,16 +119,27 @@ def ours(
 
 
 def published_seconds(train: CachedSamples, classes, align: bool) -> float:
-    """CPU seconds of one pass as published: a convolution a tap in float32, each upsampled."""
+    """CPU seconds of one pass as published: a convolution a tap in float32, each upsampled.
+
+    The recipe's features come in float32 from the generator, so decoding the cached ones is not
+    counted.
+    """
     extractor = LSE(classes, train.taps, align_corners=align)
-    weights, start = list(extractor.weights), 0.0
+    weights, clock = list(extractor.weights), Clock()
     for i in range(PUBLISHED_PASSES + 2):
         if i == 2:
-            start = time.process_time()
-        sample = train[i]
+            clock = Clock()
+        sample = clock.pause(plain, train, i)
         logits = logits_as_published(weights, sample, align)
         torch.nn.functional.cross_entropy(logits, sample.mask[None]).backward()
-    return (time.process_time() - start) / PUBLISHED_PASSES
+    return clock.now() / PUBLISHED_PASSES
+
+
+def plain(samples: CachedSamples, row: int) -> Sample:
+    """A sample with channels-first float32 taps."""
+    sample = samples[row]
+    taps = [x.contiguous() for x in decoded(sample)]
+    return Sample(taps, [None] * len(taps), sample.mask)
 
 
 def measure() -> dict:

@@ -5,14 +5,30 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from pipeline.errors import InputError
 
+ROWS_PER_CHUNK = 64
 
-def write_group(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: dict) -> None:
-    """Write arrays {`split/name`: [N, ...]} and attributes as one zarr group, atomically."""
+
+@runtime_checkable
+class Sliceable(Protocol):
+    """What write_group reads an array by: in memory, or a few rows at a time from elsewhere."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
+def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: dict) -> None:
+    """Write arrays {`split/name`: [N, ...]} and attributes as one zarr group, atomically.
+
+    Rows are read and written a chunk at a time, so an array need not fit into memory.
+    """
     import zarr
 
     path = Path(path)
@@ -21,9 +37,18 @@ def write_group(path: str | Path, arrays: Mapping[str, np.ndarray], attributes: 
     partial.parent.mkdir(parents=True, exist_ok=True)
     root = zarr.create_group(str(partial), attributes=attributes)
     for name, values in arrays.items():
-        chunk = (min(64, len(values)) or 1, *values.shape[1:])
-        compressed = {} if values.dtype == np.uint8 and values.ndim == 3 else {"compressors": None}
-        root.create_array(name, data=values, chunks=chunk, **compressed)
+        num, *cells = values.shape
+        step = min(ROWS_PER_CHUNK, num) or 1
+        masks = values.dtype == np.uint8 and len(cells) == 2  # the only arrays worth compressing
+        array = root.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(step, *cells),
+            **({} if masks else {"compressors": None}),
+        )
+        for start in range(0, num, step):
+            array[start : start + step] = values[start : start + step]
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline import solvers
-from pipeline.arrays import Group
+from pipeline.arrays import ROWS_PER_CHUNK, Group
 from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, variant
@@ -18,8 +18,6 @@ from pipeline.progress import say
 from pipeline.recipe import CachedSamples, fit_adam
 from pipeline.stores import Store
 from pipeline.taps import Tap, select
-
-BLOCK = 8  # samples read at a time
 
 
 @dataclass(frozen=True)
@@ -54,17 +52,18 @@ def read_columns(
     pick = slice(None) if whole else torch.from_numpy(channels)
     x = torch.empty(samples * share, len(channels), dtype=dtype, device=device)
     classes, weights = [], []
-    for start in range(0, samples, BLOCK):
-        rows = slice(start, min(start + BLOCK, samples))
-        arrays = store.read(split, rows)
-        arrays["columns"] = arrays["columns"][:, keep]
-        values = decode(arrays, "columns", 2)[:, :, pick].flatten(0, 1)
-        x[start * share : start * share + len(values)] = values.to(device)
+    names = [array.name for array in store.plan.arrays]
+    for row in range(samples):
+        sample = {name: store.view(split, name, row)[None] for name in names}
+        sample["columns"] = sample["columns"][:, keep]
+        values = decode(sample, "columns")[0][:, pick]
+        x[row * share : (row + 1) * share] = values.to(device)
         if labels is not None:
-            flat = labels.read(split, "masks", rows).reshape(len(arrays["places"]), -1)
-            arrays["classes"] = np.take_along_axis(flat, arrays["places"], 1)
-        classes.append(arrays["classes"][:, keep].ravel())
-        weights.append(arrays["weights"][:, keep].ravel())
+            if row % ROWS_PER_CHUNK == 0:
+                block = labels.read(split, "masks", slice(row, row + ROWS_PER_CHUNK))
+            sample["classes"] = block[row % ROWS_PER_CHUNK].reshape(1, -1)[:, sample["places"][0]]
+        classes.append(sample["classes"][0, keep])
+        weights.append(sample["weights"][0, keep])
     return Columns(
         x,
         torch.from_numpy(np.concatenate(classes)).long().to(device),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.arrays import Group
+from pipeline.errors import InputError
 from pipeline.extractors import LSE
 from pipeline.progress import say
 from pipeline.stores import Store
@@ -40,8 +41,14 @@ class CachedSamples:
         self.store, self.split, self.taps, self.device = store, split, tuple(taps), device
         self.masks = Group(masks).read(split, "masks")
         self.names = [tap.name for tap in taps]
-        arrays = {array.name for array in store.plan.arrays}
-        self.scaled = f"{self.names[0]}.scale" in arrays
+        dims = {array.name: array.dims for array in store.plan.arrays}
+        self.scaled = f"{self.names[0]}.scale" in dims
+        if (found := dims[self.names[0]]) != ("y", "x", "channel"):
+            raise InputError(
+                f"maps of {self.names[0]} as {', '.join(found)}",
+                "y, x, channel",
+                "run `dvc repro` to make the store again",
+            )
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -51,7 +58,8 @@ class CachedSamples:
             return torch.from_numpy(self.store.view(self.split, name, row)).to(self.device)
 
         return Sample(
-            [tensor(name) for name in self.names],
+            # Stored as [H, W, C]; the permuted view is channels-last and copies nothing.
+            [tensor(name).permute(2, 0, 1) for name in self.names],
             [tensor(f"{name}.scale") if self.scaled else None for name in self.names],
             torch.from_numpy(self.masks[row]).long().to(self.device),
         )
@@ -61,7 +69,8 @@ def logits_as_published(weights: Sequence[Tensor], sample: Sample, align_corners
     """One float32 1x1 convolution a tap, each upsampled to label size, then added."""
     size, total = sample.mask.shape[-1], 0
     for weight, x, scale in zip(weights, sample.taps, sample.scales, strict=True):
-        x = x.float() if scale is None else x.float() * scale[:, None, None]
+        x = x.contiguous().float()  # channels first: so convolved and upsampled twice as fast
+        x = x if scale is None else x.mul_(scale[:, None, None])
         part = F.conv2d(x[None], weight[..., None, None])
         total = total + F.interpolate(
             part, (size, size), mode="bilinear", align_corners=align_corners

@@ -4,6 +4,7 @@ A store is a zarr group of one array per tap and split. Only the sample axis is 
 written whole, then committed by a record of its files' sha256. What is not committed is missing.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from pipeline.errors import InputError
@@ -82,6 +84,10 @@ class Plan:
         """Bytes of the whole store."""
         return self.bytes_per_sample * sum(self.splits.values())
 
+    def empty(self, samples: int) -> dict[str, np.ndarray]:
+        """Arrays {name: [samples, ...]} to be filled: what `Store.write` takes."""
+        return {a.name: np.empty((samples, *a.shape), a.dtype) for a in self.arrays}
+
     def shards(self) -> list[Shard]:
         """All shards, split by split."""
         step = self.samples_per_shard
@@ -118,14 +124,79 @@ class Plan:
             )
 
 
+@dataclass(frozen=True)
+class Rows:
+    """One array [size, ...] of a split; reading it maps files and copies no more than asked for.
+
+    Our arrays are not compressed, so a shard's file starts with its samples, end to end.
+    """
+
+    array: Array
+    folder: Path  # of the zarr array
+    size: int
+    samples_per_shard: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples first."""
+        return (self.size, *self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As stored."""
+        return np.dtype(self.array.dtype)
+
+    def view(self, row: int) -> np.ndarray:
+        """One sample, memory-mapped: no copy, and no other sample is read."""
+        if not 0 <= row < self.size:
+            raise IndexError(f"sample {row} of {self.size}")
+        shard, inside = divmod(row, self.samples_per_shard)
+        path = str(
+            _shard_file(self.folder, self.array, shard)
+        )  # numpy resolves every link of a Path
+        start = inside * self.array.bytes_per_sample
+        # Copy on write, since torch wants writable memory.
+        return np.memmap(path, self.dtype, "c", start, self.array.shape).view(np.ndarray)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """A copy of some samples."""
+        wanted = range(self.size)[rows]
+        values = np.empty((len(wanted), *self.array.shape), self.dtype)
+        for value, row in zip(values, wanted, strict=True):
+            value[:] = self.view(row)
+        return values
+
+
+def _shard_file(folder: Path, array: Array, index: int) -> Path:
+    return folder / "c" / str(index) / "/".join("0" * len(array.shape))
+
+
+def _write_shard(path: Path, values: np.ndarray, per_chunk: int, num_chunks: int) -> str:
+    """Write samples [N, ...] as a shard of `num_chunks` chunks; returns the file's sha256.
+
+    The bytes are those of zarr's sharding codec (its v3 specification): the chunks end to end, the
+    last one filled up with zeros; (offset, bytes) of every chunk as uint64, all ones for chunks
+    past the array's end; the crc32c of these. zarr itself would copy the values twice, and the
+    hash would have to read them again: the cache benchmark prints both times.
+    """
+    used, size = -(-len(values) // per_chunk), per_chunk * values[0].nbytes
+    index = np.full((num_chunks, 2), 2**64 - 1, "<u8")
+    index[:used] = [(chunk * size, size) for chunk in range(used)]
+    check = google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    digest = hashlib.sha256()
+    with atomic(path) as partial, open(partial, "wb") as file:
+        for part in (values.data, bytes(used * size - values.nbytes), index.data, check):
+            digest.update(part)
+            file.write(part)
+    return digest.hexdigest()
+
+
 class Store:
     """The arrays of one plan. Writers hold the lock; a shard counts once it is committed."""
 
     def __init__(self, plan: Plan, root: Path | None = None):
         self.plan = plan
         self.path = (root or store_root()) / plan.kind / plan.fingerprint
-        self._groups: dict[str, dict] = {}
-        self._maps: dict[tuple, tuple] = {}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -182,16 +253,18 @@ class Store:
     def write(self, shard: Shard, arrays: Mapping[str, np.ndarray]) -> None:
         """Write one whole shard [stop - start, ...] of every array, then commit it."""
         self.drop(shard)
+        hashes, chunk = {}, self._samples_per_chunk
         for array in self.plan.arrays:
             values = arrays[array.name]
             assert values.shape == (shard.stop - shard.start, *array.shape), array.name
-            assert values.dtype == array.dtype, array.name
-            self._array(shard.split, array.name)[shard.start : shard.stop] = values
-        hashes = {str(p.relative_to(self.path)): sha256(p) for p in self._files(shard)}
+            assert values.dtype == array.dtype and values.flags.c_contiguous, array.name
+            path = _shard_file(self.path / shard.split / array.name, array, shard.index)
+            hashed = _write_shard(path, values, chunk, self._samples_per_shard // chunk)
+            hashes[str(path.relative_to(self.path))] = hashed
         write_json(self._record(shard), hashes)
 
     def drop(self, shard: Shard) -> None:
-        """Forget a shard. zarr reads an old shard's index before it writes, so files go first."""
+        """Forget a shard: first its record, so that no record ever names a missing file."""
         self._record(shard).unlink(missing_ok=True)
         for path in self._files(shard):
             path.unlink(missing_ok=True)
@@ -214,32 +287,27 @@ class Store:
         """sha256 of every file of a committed shard, by path inside the store."""
         return read_json(self._record(shard))
 
+    def rows(self, split: str, name: str) -> Rows:
+        """One array of a split, to be read in pieces; InputError for unknown names."""
+        if split not in self.plan.splits:
+            raise InputError(
+                f"split {split!r}", f"one of {', '.join(self.plan.splits)}", "name a split"
+            )
+        arrays = {array.name: array for array in self.plan.arrays}
+        if name not in arrays:
+            raise InputError(f"array {name!r}", f"one of {', '.join(arrays)}", "name a cached tap")
+        size, folder = self.plan.splits[split], self.path / split / name
+        return Rows(arrays[name], folder, size, self._samples_per_shard)
+
     def read(self, split: str, rows: slice | int, names: Sequence[str] | None = None) -> dict:
         """Arrays {name: [rows, ...]} as they are stored (int8 taps come with `<tap>.scale`)."""
         names = names or [array.name for array in self.plan.arrays]
         rows = slice(rows, rows + 1) if isinstance(rows, int) else rows
-        return {name: self._array(split, name)[rows] for name in names}
+        return {name: self.rows(split, name)[rows] for name in names}
 
     def view(self, split: str, name: str, row: int) -> np.ndarray:
-        """One sample of an array, memory-mapped: no copy, and no other sample is read.
-
-        Our arrays are not compressed, so a shard is its chunks end to end and an index of
-        (offset, bytes) per chunk, then a checksum (zarr v3, sharding codec).
-        """
-        array = next(a for a in self.plan.arrays if a.name == name)
-        shard, inside = divmod(row, self._samples_per_shard)
-        chunk, place = divmod(inside, self._samples_per_chunk)
-        key = (split, name, shard)
-        if key not in self._maps:
-            path = self.path / split / name / "c" / str(shard) / "/".join("0" * len(array.shape))
-            mapped = np.memmap(path, np.uint8, "c")  # copy on write: torch wants writable
-            chunks = self._samples_per_shard // self._samples_per_chunk
-            index = mapped[-16 * chunks - 4 : -4].view("<u8").reshape(chunks, 2)
-            self._maps[key] = mapped, index
-        mapped, index = self._maps[key]
-        start = int(index[chunk, 0]) + place * array.bytes_per_sample
-        sample = mapped[start : start + array.bytes_per_sample]
-        return sample.view(array.dtype).reshape(array.shape)
+        """One sample of an array, memory-mapped: no copy, and no other sample is read."""
+        return self.rows(split, name).view(row)
 
     def _complete(self, shard: Shard) -> bool:
         record = self._record(shard)
@@ -254,29 +322,11 @@ class Store:
         return self.path / "committed" / f"{shard.split}.{shard.index}.json"
 
     def _files(self, shard: Shard) -> list[Path]:
-        arrays = [self.path / shard.split / array.name for array in self.plan.arrays]
-        depths = [len(array.shape) for array in self.plan.arrays]
         paths = (
-            path / "c" / str(shard.index) / "/".join("0" * depth)
-            for path, depth in zip(arrays, depths, strict=True)
+            _shard_file(self.path / shard.split / array.name, array, shard.index)
+            for array in self.plan.arrays
         )
         return [path for path in paths if path.exists()]
-
-    def _array(self, split: str, name: str):
-        import zarr
-
-        if split not in self._groups:
-            if split not in self.plan.splits:
-                raise InputError(
-                    f"split {split!r}", f"one of {', '.join(self.plan.splits)}", "name a split"
-                )
-            group = zarr.open_group(str(self.path / split), mode="r+")
-            self._groups[split] = dict(group.arrays())
-        if name not in self._groups[split]:
-            raise InputError(
-                f"array {name!r}", f"one of {', '.join(self._groups[split])}", "name a cached tap"
-            )
-        return self._groups[split][name]
 
 
 def write_manifest(path: str | Path, store: Store, command: Sequence[str]) -> None:

@@ -40,8 +40,7 @@ def cache_features(
     facts = digest | group.attributes
     plan = plan_features(facts, taps, stored, label_size, group.splits, samples_per_shard)
     store = fill(plan, source, taps, max_gib, workers)
-    drawn = {f"{s}/images": store.read(s, slice(None), ["images"])["images"] for s in plan.splits}
-    write_group(images, drawn, facts)
+    write_group(images, {f"{s}/images": store.rows(s, "images") for s in plan.splits}, facts)
     write_manifest(manifest, store, ["python", "-m", "stages.cache_features", *sys.argv[1:]])
 
 

@@ -8,6 +8,7 @@ from pipeline import features
 from pipeline.arrays import Group
 from pipeline.errors import InputError
 from pipeline.features import (
+    BLOCK,
     Source,
     decode,
     encode,
@@ -15,7 +16,6 @@ from pipeline.features import (
     plan_features,
     plan_pixels,
     stream,
-    taps_of,
 )
 from pipeline.images import to_uint8
 from pipeline.taps import select
@@ -57,27 +57,60 @@ def synthesized(source, split, taps):
     return found, images
 
 
-@pytest.mark.parametrize("axis", [1, 2])
-def test_int8_is_within_half_a_step_of_each_channel(axis):
-    x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).mul(
-        10.0 ** torch.arange(-2, 3)  # channels of axis 2 differ much
-    )
+def stored_and_read(x, stored):
+    """x [N, ..., C] encoded and decoded, and its arrays."""
+    arrays = {"x": np.empty(x.shape, stored)}
+    if stored == "int8":
+        arrays["x.scale"] = np.empty((len(x), x.shape[-1]), np.float32)
+    encode(x, arrays["x"], arrays.get("x.scale"))
+    return decode(arrays, "x"), arrays
+
+
+LAYOUTS = {
+    "pixels": torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)),
+    "maps": torch.randn(3, 4, 4, 5, generator=torch.Generator().manual_seed(1)),
+    "channels-first maps": torch.randn(
+        3, 5, 4, 4, generator=torch.Generator().manual_seed(2)
+    ).permute(0, 2, 3, 1),
+    "more pixels than a block": torch.randn(
+        3, 3, BLOCK, 5, generator=torch.Generator().manual_seed(3)
+    ),
+    "a rest after the blocks": torch.randn(
+        3, BLOCK + 7, 5, generator=torch.Generator().manual_seed(4)
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_int8_is_within_half_a_step_of_each_channel(layout):
+    x = LAYOUTS[layout] * 10.0 ** torch.arange(-2, 3)  # channels differ much
     x[1, 2] = 0
-    x[2, :, 3] = 0
-    stored = {f"x{suffix}": values for suffix, values in encode(x, "int8", axis).items()}
-    assert stored["x"].dtype == np.int8 and stored["x.scale"].shape == (3, x.shape[axis])
-    scale = x.abs().amax(3 - axis, keepdim=True) / 127
-    error = (decode(stored, "x", axis) - x).abs()
-    assert torch.all(error <= scale / 2 * 1.0001)
-    np.testing.assert_allclose(stored["x.scale"], scale.flatten(1).clamp_min(1e-12), rtol=1e-6)
-    assert np.abs(stored["x"]).max() == 127, "nothing is clipped and no range is left unused"
+    x[2, ..., 3] = 0
+    read, arrays = stored_and_read(x, "int8")
+    places = tuple(range(1, x.ndim - 1))
+    scale = x.abs().amax(places, keepdim=True) / 127
+    assert torch.all((read - x).abs() <= scale / 2 * 1.0001)
+    np.testing.assert_allclose(
+        arrays["x.scale"], scale.flatten(1).clamp_min(1e-12), rtol=1e-6, err_msg="one a channel"
+    )
+    most = np.abs(arrays["x"]).max(places)
+    assert most[2, 3] == 0 and np.delete(most.ravel(), 2 * 5 + 3).min() == 127, (
+        "nothing is clipped and no channel leaves its range unused"
+    )
+
+
+def test_bfloat16_features_are_scaled_in_float32():
+    x = LAYOUTS["maps"].bfloat16()
+    read, _ = stored_and_read(x, "int8")
+    exact, _ = stored_and_read(x.float(), "int8")
+    assert torch.equal(read, exact)
 
 
 def test_float16_is_within_its_rounding():
-    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    stored = {f"x{suffix}": values for suffix, values in encode(x, "float16", 1).items()}
-    assert list(stored) == ["x"] and stored["x"].dtype == np.float16
-    torch.testing.assert_close(decode(stored, "x", 1), x, rtol=2**-11, atol=1e-7)
+    x = LAYOUTS["channels-first maps"]
+    read, arrays = stored_and_read(x, "float16")
+    assert arrays["x"].flags.c_contiguous
+    torch.testing.assert_close(read, x, rtol=2**-11, atol=1e-7)
 
 
 def test_streamed_taps_equal_one_batch_and_stop_early(source):
@@ -99,8 +132,9 @@ def test_cached_taps_equal_streamed_ones(source, stored, tolerance):
         whole, images = synthesized(source, split, taps)
         arrays = store.read(split, slice(None))
         for tap in taps:
-            x = whole[tap.name]
-            worst = (decode(arrays, tap.name, 1) - x).abs().max() / x.abs().max()
+            x = whole[tap.name].permute(0, 2, 3, 1)
+            assert arrays[tap.name].shape[1:] == (tap.resolution, tap.resolution, tap.channels)
+            worst = (decode(arrays, tap.name) - x).abs().max() / x.abs().max()
             assert float(worst) < tolerance, tap.name
         drawn = arrays["images"].astype(int) - to_uint8(images, 16)
         assert np.abs(drawn).max() <= 1
@@ -198,7 +232,7 @@ def test_stored_pixels_are_hypercolumns(source, masks, align_corners, stored, to
         ]
         columns = torch.cat(grids, 1).transpose(1, 2)
         arrays = store.read(split, slice(None))
-        decoded = decode(arrays, "columns", 2)
+        decoded = decode(arrays, "columns")
         for i, places in enumerate(arrays["places"]):
             np.testing.assert_array_equal(arrays["classes"][i], targets[i].ravel()[places])
             error = (decoded[i] - columns[i, places]).abs().amax(0)
@@ -229,11 +263,3 @@ def test_workers_give_the_same_store(checkpoints, latents, monkeypatch, tmp_path
     assert shared.path != alone.path
     for shard in alone.plan.shards():
         assert shared.hashes(shard) == alone.hashes(shard)
-
-
-def test_taps_are_found_by_name_in_forward_order(source):
-    generator = source.generator()
-    names = [tap.name for tap in generator.taps]
-    assert taps_of(generator, [names[2], names[0]]) == (generator.taps[0], generator.taps[2])
-    with pytest.raises(InputError, match="tap 'x'"):
-        taps_of(generator, ["x"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import toy_store
 import toys
+import zarr
 from toy_store import PLAN, fill, values
 
 from pipeline import features, stores
@@ -22,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.features import Source, plan_features
 from pipeline.files import read_json, write_json
 from pipeline.generators import load_generator
-from pipeline.stores import Store, open_store, verify, write_manifest
+from pipeline.stores import Shard, Store, open_store, verify, write_manifest
 
 COMMAND = ["python", toy_store.__file__]
 
@@ -144,6 +145,61 @@ def test_a_view_is_what_reading_gives(store):
                 np.testing.assert_array_equal(store.view(split, array.name, row), read)
 
 
+def test_rows_are_slices_of_what_was_written(store):
+    whole = np.concatenate([values(s)["tap"] for s in PLAN.shards() if s.split == "train"])
+    rows = store.rows("train", "tap")
+    assert rows.shape == whole.shape and rows.dtype == whole.dtype
+    for wanted in (slice(None), slice(3, 9), slice(8, 99), slice(None, None, -3), slice(5, 5)):
+        np.testing.assert_array_equal(rows[wanted], whole[wanted])
+    assert store.rows("pool", "tap")[:].shape == (0, *whole.shape[1:])
+    for row in (-1, 10, 11):  # the file has room for the last one
+        with pytest.raises(IndexError, match=f"sample {row} of 10"):
+            rows.view(row)
+
+
+def test_a_view_copies_nothing_and_writes_nothing(store):
+    view = store.view("train", "tap", 5)
+    assert not view.flags.owndata
+    view[:] = 0
+    assert_intact(store)
+
+
+def test_shards_are_those_that_zarr_writes(store, tmp_path):
+    other = Store(PLAN, tmp_path / "zarr")
+    other.create()
+    for shard in PLAN.shards():
+        group = zarr.open_group(str(other.path / shard.split), mode="r+")
+        for name, found in values(shard).items():
+            array = group[name].with_config({"write_empty_chunks": True})
+            array[shard.start : shard.stop] = found
+        for path in files_of(store, shard):
+            theirs = other.path / path.relative_to(store.path)
+            assert path.read_bytes() == theirs.read_bytes(), path
+
+
+@pytest.mark.parametrize("per_shard", [1, 3, 4, 8, 20])
+def test_zarr_reads_what_we_write(tmp_path, per_shard):
+    plan = replace(PLAN, samples_per_shard=per_shard)
+    store = Store(plan, tmp_path)
+    store.create()
+    for shard in plan.shards():
+        store.write(shard, values(shard))
+    for split, size in plan.splits.items():
+        expected = values(Shard(split, 0, 0, size))
+        for name, array in zarr.open_group(str(store.path / split), mode="r").arrays():
+            np.testing.assert_array_equal(array[:], expected[name])
+            np.testing.assert_array_equal(store.read(split, slice(None))[name], expected[name])
+
+
+def test_a_plan_allocates_what_a_shard_takes(store):
+    shard = PLAN.shards()[1]
+    arrays = PLAN.empty(shard.stop - shard.start)
+    for name, found in values(shard).items():
+        arrays[name][:] = found
+    store.write(shard, arrays)
+    assert_intact(store)
+
+
 def test_unknown_names_are_refused(store):
     with pytest.raises(InputError, match="split 'test'; wanted one of train, validation, pool"):
         store.read("test", 0)
@@ -175,7 +231,7 @@ def test_an_uncommitted_shard_is_missing(store):
 def test_writing_over_a_damaged_shard(store):
     shard = PLAN.shards()[1]
     for path in files_of(store, shard):
-        path.write_bytes(b"\0" * 10)  # zarr would read this shard's index before it writes
+        path.write_bytes(b"\0" * 10)
     store.write(shard, values(shard))
     assert_intact(store)
 
