@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.errors import InputError
 
 ROWS_PER_CHUNK = 64
+FLAT = {"name": "default", "separator": "."}  # no folder a chunk: DVC walks them all
 
 
 @runtime_checkable
@@ -45,6 +46,7 @@ def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: d
             shape=values.shape,
             dtype=values.dtype,
             chunks=(step, *cells),
+            chunk_key_encoding=FLAT,
             **({} if masks else {"compressors": None}),
         )
         for start in range(0, num, step):
