@@ -16,6 +16,7 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "bfloat16": 3,
     "alignment": 4,
     "solver": 80,
+    "nse_rates": 40,
 }
 
 

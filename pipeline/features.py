@@ -65,6 +65,8 @@ def stream(
 ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
     """Yield ({tap name: [N, C, H, W]}, images or None) batch by batch; nothing on disk."""
     generator = source.generator()
+    for tap in taps:
+        find(generator.taps, tap.name)  # an extractor of another study names taps unknown here
     last = [tap for tap in generator.taps if tap in taps][-1]
     for first in range(start, stop, source.batch_size):
         ws = source.ws(split, first, min(first + source.batch_size, stop))

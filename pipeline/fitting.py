@@ -1,4 +1,7 @@
-"""Fit an LSE: sampled hypercolumns in, the L2 strength chosen on the validation split."""
+"""Fit extractors: an LSE to sampled hypercolumns, any of them to cached maps.
+
+Whatever a fit has to choose (L2, an iteration, a step) is chosen on the validation split.
+"""
 
 import time
 from collections.abc import Sequence
@@ -12,12 +15,13 @@ from pipeline import solvers
 from pipeline.arrays import ROWS_PER_CHUNK, Group
 from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError
-from pipeline.extractors import LSE, variant
+from pipeline.extractors import LSE, Extractor, build, variant
 from pipeline.features import decode
 from pipeline.progress import say
 from pipeline.recipe import CachedSamples, fit_adam
 from pipeline.stores import Store
 from pipeline.taps import Tap, select
+from pipeline.training import Schedule, train
 
 
 @dataclass(frozen=True)
@@ -181,12 +185,38 @@ def fit_cached(
     """The paper's recipe on the native taps of a feature store; only `lse` has this form."""
     if name != "lse":
         raise InputError(f"solver adam for {name}", "lse", "use solver lbfgs for the ablations")
-    facts = pixels.plan.facts
-    cached = {array.name for array in features.plan.arrays}
-    taps = [Tap(**tap) for tap in facts["taps"] if tap["name"] in cached]
-    say(f"adam reads the {len(taps)} cached taps of {len(facts['taps'])}")
+    taps, align_corners = _cached_taps(features, pixels)
     samples = CachedSamples(features, masks, "train", taps, device)
-    return fit_adam(samples, facts["classes"], facts["align_corners"], epochs)
+    return fit_adam(samples, Group(masks).attributes["classes"], align_corners, epochs)
+
+
+def fit_nonlinear(
+    features: Store,
+    masks: str,
+    pixels: Store,
+    name: str,  # of the extractor's variant; one of an LSE is trained the same way
+    nse2_width: int,  # channels of NSE-2 at most; 0: as many as each tap has (the paper's)
+    schedule: Schedule,
+    device: str,
+) -> tuple[Extractor, dict]:
+    """Train an extractor on the cached taps; return it and the facts of the fit."""
+    taps, align_corners = _cached_taps(features, pixels)
+    train_on, held = (
+        CachedSamples(features, masks, split, taps, device) for split in ("train", "validation")
+    )
+    torch.manual_seed(schedule.seed)
+    classes = Group(masks).attributes["classes"]
+    extractor = build(name, classes, taps, nse2_width, align_corners)
+    facts = train(extractor, train_on, held, schedule)
+    return extractor.eval().requires_grad_(False), facts | extractor.settings
+
+
+def _cached_taps(features: Store, pixels: Store) -> tuple[list[Tap], bool]:
+    """The taps of a feature store, and whether the study aligns corners."""
+    facts, cached = pixels.plan.facts, {array.name for array in features.plan.arrays}
+    taps = [Tap(**tap) for tap in facts["taps"] if tap["name"] in cached]
+    say(f"training on the {len(taps)} cached taps of {len(facts['taps'])}")
+    return taps, facts["align_corners"]
 
 
 SOLVERS = ("lbfgs", "adam")

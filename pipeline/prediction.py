@@ -9,7 +9,7 @@ import numpy as np
 from pipeline import workers
 from pipeline.arrays import Group
 from pipeline.errors import InputError
-from pipeline.extractors import LSE, load_extractor
+from pipeline.extractors import Extractor, load_extractor
 from pipeline.features import Source, stream
 
 BATCH = 16
@@ -28,7 +28,7 @@ class PredictTask:
 
 
 @lru_cache(maxsize=1)
-def _extractor(path: str, device: str) -> LSE:
+def _extractor(path: str, device: str) -> Extractor:
     return load_extractor(path, device)
 
 

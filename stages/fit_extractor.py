@@ -1,4 +1,4 @@
-"""Features and masks become a fitted extractor; L2 is chosen on the validation split."""
+"""Features and masks become a fitted extractor; the validation split makes every choice."""
 
 from pathlib import Path
 
@@ -18,25 +18,37 @@ def fit_extractor(
     iterations: int,
     pixel_budget: int,
     epochs: float,
+    nse2_width: int,
+    learning_rate: float,
+    steps: int,
+    batch: int,
+    window: int,
+    looks: int,
+    patience: int,
     device: str,
 ) -> None:
-    """Fit the extractor called `name`: lbfgs on sampled pixels of all taps, or the paper's Adam.
+    """Fit the extractor called `name`: an LSE by lbfgs on sampled pixels or by the paper's Adam.
 
-    Adam reads whole images of the cached taps and knows no L2, no bias and no finer taps.
+    An NSE is trained on windows of the cached taps. Adam knows no L2, no bias and no finer taps.
     """
     from pipeline.devices import pick_device
     from pipeline.errors import choose
     from pipeline.extractors import save_extractor, variant
     from pipeline.files import write_json
-    from pipeline.fitting import SOLVERS, fit_cached, fit_lse
+    from pipeline.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
     from pipeline.stores import open_store
+    from pipeline.training import Schedule
 
-    variant(name)
+    linear, solver = variant(name).kind == "LSE", choose("solver", solver, SOLVERS)
     where, store = pick_device(device), open_store(pixels)
-    if choose("solver", solver, SOLVERS) == "adam":
+    if linear and solver == "lbfgs":
+        fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where, str(masks))
+    elif linear:
         fitted, report = fit_cached(open_store(features), str(masks), store, name, epochs, where)
     else:
-        fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where, str(masks))
+        plan = Schedule(steps, batch, window, learning_rate, looks, patience)
+        cached = open_store(features)
+        fitted, report = fit_nonlinear(cached, str(masks), store, name, nse2_width, plan, where)
     save_extractor(extractor, fitted, {"name": name, "pixels": store.plan.fingerprint})
     write_json(metrics, report)
 
