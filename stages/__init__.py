@@ -18,6 +18,7 @@ STAGES = (
     "fit_extractor",
     "judge_teacher",
     "evaluate_extractor",
+    "measure_controls",
     "make_tables",
     "make_figures",
 )
