@@ -17,7 +17,7 @@ from pipeline.images import to_uint8
 from pipeline.pixels import draw_pixels, hypercolumns
 from pipeline.progress import say
 from pipeline.stores import Array, Plan, Shard, Store
-from pipeline.taps import Tap, record
+from pipeline.taps import Tap, find, record
 
 VERSION = 2  # raise it when the same parameters should give other values
 STORED = ("float16", "int8")

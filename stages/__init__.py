@@ -19,6 +19,7 @@ STAGES = (
     "judge_teacher",
     "evaluate_extractor",
     "compare_extractors",
+    "measure_controls",
     "select_categories",
     "make_tables",
     "make_figures",

@@ -5,6 +5,7 @@ HELP = {
     "architecture": "unet or feature_pyramid.",
     "batch": "Samples a training step.",
     "compute": "Dtype of synthesis: float32, or bfloat16 (faster where units exist).",
+    "controls": "Control: rgb, fourier, fourier_rgb, random_conv, reinitialized; repeat for more.",
     "device": "auto, cpu or cuda[:i].",
     "epochs": "Epochs of solver adam, 1,024 samples each (the paper: 50).",
     "family": "Generator family: dcgan or mobile_stylegan.",

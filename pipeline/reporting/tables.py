@@ -60,6 +60,8 @@ def extractor_table(metrics: Metrics) -> pd.DataFrame:
             row |= {"parameters": fit.get("parameters"), "CPU s": fit.get("cpu_seconds")}
             rows.append(row)
         for name, value in files.get("controls", {}).items():
+            if name == "lse":
+                continue
             row = {"study": study, "masks from": f"control: {name}"}
             row |= _scores_with_intervals(value["against_teacher"])
             row |= {"parameters": value.get("parameters"), "CPU s": value.get("cpu_seconds")}

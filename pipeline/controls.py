@@ -1,0 +1,294 @@
+"""Controls of the LSE: the same linear classifier on features that no generator has learned.
+
+What a generator's features contribute to table 1 of Xu & Zheng (CVPR 2021) is what the LSE scores
+above these. Pixels, weights, L2 candidates, validation rule and test samples are the LSE's own;
+features stream by and only the sampled pixels are kept, in memory.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import solvers, workers
+from pipeline.arrays import Group
+from pipeline.control_features import (
+    Features,
+    GeneratorFeatures,
+    ImageFeatures,
+    Reinitialized,
+    image_size,
+)
+from pipeline.devices import fast_bfloat16
+from pipeline.errors import InputError, choose
+from pipeline.extractors import LSE
+from pipeline.features import Source
+from pipeline.fitting import Columns, validation_miou
+from pipeline.metrics import PROTOCOLS, PixelCounts, paired_interval, summary
+from pipeline.pixels import hypercolumns
+from pipeline.progress import say
+from pipeline.stores import Store
+
+BATCH = 16  # samples a task
+SETTLED = 5  # iterations before validation may choose, as in fit_lse
+
+
+@dataclass(frozen=True)
+class Control:
+    """Which features, and whether the classifier has a bias.
+
+    Coordinates, colors and the encoder have no origin that would make a class a cone, so they get
+    one; the generator's features are read as the LSE reads them, without.
+    """
+
+    parts: tuple[str, ...] = ()  # of the image; none: the redrawn generator's taps
+    bias: bool = True
+
+
+CONTROLS = {
+    "rgb": Control(("rgb",)),
+    "fourier": Control(("fourier",)),
+    "fourier_rgb": Control(("fourier", "rgb")),
+    "random_conv": Control(("fourier", "rgb", "encoder")),
+    "reinitialized": Control(bias=False),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the LSE was fitted and tested on; the controls read the same."""
+
+    source: Source
+    images: str  # zarr group with <split>/images at label size
+    pixels: Store  # of kind pixels: only places, classes and weights are read
+
+    @property
+    def size(self) -> int:
+        """Label size, px."""
+        return image_size(self.images)
+
+    def features(self, name: str, seed: int) -> Features:
+        """The feature source of a control."""
+        control = CONTROLS[choose("control", name, CONTROLS)]
+        if control.parts:
+            return ImageFeatures(self.images, control.parts, seed, self.source.device)
+        return GeneratorFeatures(Reinitialized(**vars(self.source), seed=seed))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a control is fitted: as the LSE, see fit_lse."""
+
+    l2: tuple[float, ...]
+    iterations: int
+    pixel_budget: int
+    seed: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class SampleTask:
+    """Samples [start, stop) whose features are read at `places` [stop - start, pixel]."""
+
+    features: Features
+    split: str
+    start: int
+    stop: int
+    places: np.ndarray
+    size: int
+    align_corners: bool
+    dtype: torch.dtype
+
+
+def _sample(task: SampleTask) -> np.ndarray:
+    places, found = iter(task.places), []
+    names = [tap.name for tap in task.features.taps]
+    for maps in task.features.maps(task.split, task.start, task.stop):
+        for i in range(len(maps[names[0]])):
+            sample = [maps[name][i] for name in names]
+            columns = hypercolumns(sample, next(places), task.size, task.align_corners)
+            found.append(columns.to(task.dtype).cpu())
+    x = torch.cat(found)
+    return (x.view(torch.int16) if task.dtype == torch.bfloat16 else x).numpy()  # numpy lacks it
+
+
+def sample_columns(
+    study: Study, features: Features, split: str, pixel_budget: int, num_workers: int
+) -> Columns:
+    """Features at the pixels that the LSE reads: of each sample the same share of its draws."""
+    total, stored = study.pixels.plan.splits[split], study.pixels.plan.facts["pixels_per_sample"]
+    if total == 0:
+        raise InputError(f"no samples in {split}", "at least one", f"raise the size of {split}")
+    share = max(1, min(stored, pixel_budget // total))
+    keep = np.linspace(0, stored, share, endpoint=False).astype(int)
+    drawn = study.pixels.read(split, slice(None), ("places", "classes", "weights"))
+    drawn = {name: values[:, keep] for name, values in drawn.items()}
+    device, align = study.source.device, study.pixels.plan.facts["align_corners"]
+    dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
+    tasks = [
+        SampleTask(features, split, i, j, drawn["places"][i:j], study.size, align, dtype)
+        for i, j in _blocks(total)
+    ]
+    channels = sum(tap.channels for tap in features.taps)
+    x, done = torch.empty(total * share, channels, dtype=dtype, device=device), 0
+    processes = workers.count(num_workers, device, len(tasks))
+    for part in workers.run(_sample, tasks, f"sampling {split}", processes):
+        x[done : done + len(part)] = torch.from_numpy(part).view(dtype).to(device)
+        done += len(part)
+    classes, weights = (torch.from_numpy(drawn[k].ravel()) for k in ("classes", "weights"))
+    return Columns(x, classes.long().to(device), weights.to(device))
+
+
+def _blocks(total: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BATCH, total)) for start in range(0, total, BATCH)]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A linear classifier [C, K] on stacked channels, and what validation chose."""
+
+    matrix: Tensor
+    bias: Tensor | None
+    l2: float
+    iteration: int
+    miou: float
+
+
+def fit_control(
+    train: Columns, held: Columns, num_classes: int, settings: Settings, bias: bool, samples: int
+) -> Fitted:
+    """The rule of fit_lse: the L2 and the iteration that score best on the validation pixels."""
+    data = solvers.problem(train.x, train.y, train.weights, num_classes, bias)
+    best: list[Fitted] = []
+
+    def consider(iteration: int, solution: solvers.Solution) -> None:
+        if iteration < min(SETTLED, settings.iterations):
+            return
+        scores = validation_miou(held, solution, num_classes)
+        i = int(np.argmax(scores))
+        if not best or scores[i] > best[0].miou:
+            offset = None if solution.bias is None else solution.bias[i].cpu()
+            matrix = solution.matrix[i].cpu()
+            best[:] = [Fitted(matrix, offset, settings.l2[i], iteration, scores[i])]
+
+    precondition = samples >= 100  # as in fit_lse: fewer samples have no reliable covariance
+    l2 = list(settings.l2)
+    solvers.lbfgs(data, l2, settings.iterations, precondition, on_iteration=consider)
+    return best[0]
+
+
+@dataclass(frozen=True)
+class PredictTask:
+    """Samples [start, stop) to segment by a fitted control."""
+
+    features: Features
+    matrix: np.ndarray
+    bias: np.ndarray | None
+    split: str
+    start: int
+    stop: int
+    size: int
+    align_corners: bool
+    device: str
+
+
+def _predict(task: PredictTask) -> np.ndarray:
+    classes = [str(k) for k in range(task.matrix.shape[1])]
+    lse = LSE(classes, task.features.taps, task.bias is not None, task.align_corners)
+    lse.set_matrix(torch.from_numpy(task.matrix))
+    if task.bias is not None:
+        lse.bias.data = torch.from_numpy(task.bias)
+    lse = lse.to(task.device)
+    parts = task.features.maps(task.split, task.start, task.stop)
+    return np.concatenate([lse.predict(maps, task.size) for maps in parts])
+
+
+def predict_control(
+    study: Study, features: Features, fitted: Fitted, split: str, num_workers: int
+) -> np.ndarray:
+    """Masks [N, size, size] of a split, while its features stream by."""
+    bias = None if fitted.bias is None else fitted.bias.numpy()
+    device, align = study.source.device, study.pixels.plan.facts["align_corners"]
+    tasks = [
+        PredictTask(features, fitted.matrix.numpy(), bias, split, i, j, study.size, align, device)
+        for i, j in _blocks(Group(study.images).splits[split])
+    ]
+    processes = workers.count(num_workers, device, len(tasks))
+    return np.concatenate(list(workers.run(_predict, tasks, f"segmenting {split}", processes)))
+
+
+def run_control(name: str, study: Study, settings: Settings) -> tuple[np.ndarray, dict]:
+    """Fit a control as the LSE was fitted; its masks of the test split, and the fit's facts."""
+    start, bias = os.times(), CONTROLS[choose("control", name, CONTROLS)].bias
+    features, facts = study.features(name, settings.seed), study.pixels.plan.facts
+    train, held = (
+        sample_columns(study, features, split, budget, settings.workers)
+        for split, budget in (
+            ("train", settings.pixel_budget),
+            ("validation", settings.pixel_budget // 4),
+        )
+    )
+    samples = study.pixels.plan.splits["train"]
+    fitted = fit_control(train, held, facts["num_classes"], settings, bias, samples)
+    pixels, channels = train.x.shape
+    del train, held  # the test split needs the memory
+    masks = predict_control(study, features, fitted, "test", settings.workers)
+    say(f"{name}: L2 {fitted.l2} at iteration {fitted.iteration}: {100 * fitted.miou:.2f}")
+    spent = [after - before for before, after in zip(start[:4], os.times()[:4], strict=True)]
+    return masks, {
+        "l2": fitted.l2,
+        "iteration": fitted.iteration,
+        "validation_pixels_miou": round(100 * fitted.miou, 3),
+        "bias": bias,
+        "channels": channels,
+        "parameters": fitted.matrix.numel() + (facts["num_classes"] if bias else 0),
+        "pixels": pixels,
+        "cpu_seconds": round(sum(spent), 1),
+    }
+
+
+def measure_controls(
+    names: Sequence[str],
+    study: Study,
+    settings: Settings,
+    predicted: np.ndarray,  # the LSE's masks of the test split
+    targets: Mapping[str, np.ndarray],  # masks of the test split, by who drew them
+) -> dict:
+    """Every control's scores against each target, and how far the LSE is above it.
+
+    `lse_minus_control` holds, per target and protocol, the difference in points of mIoU and its
+    95 % interval over images resampled in pairs.
+    """
+    for name in names:  # before any work
+        choose("control", name, CONTROLS)
+    classes = study.pixels.plan.facts["classes"]
+    lse = {who: _counts(predicted, masks, len(classes)) for who, masks in targets.items()}
+    report: dict = {"lse": {f"against_{who}": summary(lse[who], classes) for who in targets}}
+    for name in names:
+        masks, facts = run_control(name, study, settings)
+        report[name] = facts | {"lse_minus_control": {}}
+        for who, target in targets.items():
+            counts = _counts(masks, target, len(classes))
+            report[name][f"against_{who}"] = summary(counts, classes)
+            report[name]["lse_minus_control"][f"against_{who}"] = _difference(lse[who], counts)
+    return report
+
+
+def _counts(predicted: np.ndarray, target: np.ndarray, num_classes: int) -> PixelCounts:
+    counts = PixelCounts(num_classes)
+    counts.add(predicted, target)
+    return counts
+
+
+def _difference(first: PixelCounts, second: PixelCounts) -> dict:
+    pair = first.intersection_union(), second.intersection_union()
+    found = {}
+    for protocol, score in PROTOCOLS.items():
+        mean = score(*pair[0]).mean - score(*pair[1]).mean
+        low, high = paired_interval(*pair, protocol)
+        values = {"mean": mean, "low": low, "high": high}
+        found[protocol] = {k: round(100 * float(v), 3) for k, v in values.items()}
+    return found

@@ -1,0 +1,47 @@
+"""The LSE's classifier on features that no generator learned: what the generator contributes."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def measure_controls(
+    checkpoint: Path,
+    latents: Path,
+    images: Path,
+    masks: Path,
+    judge_masks: Path,
+    pixels: Path,
+    predictions: Path,
+    metrics: Path,
+    *,
+    controls: list[str],
+    l2: list[float],
+    iterations: int,
+    pixel_budget: int,
+    seed: int,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Fit and test every control on the LSE's own pixels; write scores and paired differences."""
+    from pipeline.arrays import Group
+    from pipeline.controls import Settings, Study
+    from pipeline.controls import measure_controls as measure
+    from pipeline.devices import pick_device
+    from pipeline.features import Source
+    from pipeline.files import write_json
+    from pipeline.stores import open_store
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    study = Study(source, str(images), open_store(pixels))
+    settings = Settings(tuple(l2), iterations, pixel_budget, seed, workers)
+    predicted, teacher, judge = (
+        Group(path).read("test", "masks") for path in (predictions, masks, judge_masks)
+    )
+    targets = {"teacher": teacher, "judge": judge}
+    write_json(metrics, measure(controls, study, settings, predicted, targets))
+
+
+if __name__ == "__main__":
+    run(measure_controls)
