@@ -64,9 +64,12 @@ def subset(folder: Path, train: int) -> None:
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """The three stages on the subset; a fit's pixel budget is a total."""
+    """The three stages on the subset; a fit's pixel budget is a total.
+
+    One worker each: what several need is that many times as much, whatever the samples.
+    """
     stage = [sys.executable, "-m"]
-    common = ["--compute", "float32", "--device", "cpu", "--max_gib", "8"]
+    common = ["--compute", "float32", "--device", "cpu", "--max_gib", "8", "--workers", "1"]
     shard = ["--samples_per_shard", "8", "--stored", "int8"]
     f = str(folder)
     return {
