@@ -18,6 +18,8 @@ STAGES = (
     "fit_extractor",
     "judge_teacher",
     "evaluate_extractor",
+    "fit_fewshot",
+    "sweep_fewshot",
     "make_tables",
     "make_figures",
 )
