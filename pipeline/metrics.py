@@ -56,9 +56,15 @@ class PixelCounts:
 
     def intersection_union(self) -> tuple[np.ndarray, np.ndarray]:
         """Intersection and union [sample, class] in pixels."""
-        confusion = self.per_image
-        intersection = np.diagonal(confusion, axis1=1, axis2=2)
-        return intersection, confusion.sum(1) + confusion.sum(2) - intersection
+        return intersection_union(self.per_image)
+
+
+def intersection_union(
+    confusion: Int[np.ndarray, "sample class class"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union [sample, class] in pixels, from the confusion matrix of each image."""
+    intersection = np.diagonal(confusion, axis1=1, axis2=2)
+    return intersection, confusion.sum(1) + confusion.sum(2) - intersection
 
 
 def per_image_scores(intersection: np.ndarray, union: np.ndarray) -> Scores:

@@ -32,8 +32,19 @@ class Problem:
     bias: bool
 
 
-def problem(columns: Tensor, y: Tensor, weights: Tensor, num_classes: int, bias: bool) -> Problem:
-    """Set a fit up from hypercolumns [M, C]; `columns` is scaled in place."""
+def problem(
+    columns: Tensor,
+    y: Tensor,
+    weights: Tensor,
+    num_classes: int,
+    bias: bool,
+    power: float = 1.0,  # divide each channel by its root mean square ** power
+) -> Problem:
+    """Set a fit up from hypercolumns [M, C]; `columns` is scaled in place.
+
+    Below 1, `power` leaves strong channels strong. The channels' mean power is 1 in any case, so
+    that an L2 strength means the same.
+    """
     if len(columns) == 0:
         raise InputError("no pixels to fit on", "at least one", "sample a training split")
     weights = (weights / weights.sum()).float()
@@ -41,6 +52,9 @@ def problem(columns: Tensor, y: Tensor, weights: Tensor, num_classes: int, bias:
     for x, w in zip(columns.split(ROWS), weights.split(ROWS), strict=True):
         square += w @ x.float().square()
     scale = square.sqrt().clamp_min(1e-12)
+    if power != 1.0:
+        scale, root = scale**power, scale
+        scale *= (root / scale).square().mean().sqrt()
     inverse = 1 / scale
     for x in columns.split(ROWS):
         x.copy_(x.float() * inverse)

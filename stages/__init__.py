@@ -21,6 +21,8 @@ STAGES = (
     "compare_extractors",
     "measure_controls",
     "select_categories",
+    "fit_fewshot",
+    "sweep_fewshot",
     "make_tables",
     "make_figures",
 )

@@ -1,0 +1,48 @@
+"""How good a few annotated samples are: over shots, strokes and ways to select the samples."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def sweep_fewshot(
+    checkpoint: Path,
+    latents: Path,
+    masks: Path,
+    pixels: Path,
+    full: Path,
+    table: Path,
+    metrics: Path,
+    *,
+    shots: list[int],
+    selections: list[str],
+    stroke_budgets: list[int],
+    stroke_images: list[int],
+    repeats: int,
+    seed: int,
+    power: float,
+    l2: float,
+    iterations: int,
+    pixels_per_sample: int,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Fit every extractor of the sweep, score all on one pass over the test split."""
+    from pipeline.devices import pick_device
+    from pipeline.features import Source
+    from pipeline.fewshot import Rule, Sweep, open_study, report, sweep_fewshot, timed, write_table
+    from pipeline.files import read_json, write_json
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    study = open_study(source, str(masks), read_json(pixels)["facts"])
+    rule = Rule(power, l2, iterations, pixels_per_sample)
+    wanted = (shots, repeats, selections, stroke_budgets, stroke_images, seed)
+    best = read_json(full)
+    rows, cost = timed(sweep_fewshot, study, Sweep(*wanted), rule, workers)
+    write_table(table, rows)
+    write_json(metrics, report(rows, best) | cost)
+
+
+if __name__ == "__main__":
+    run(sweep_fewshot)
