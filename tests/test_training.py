@@ -214,7 +214,7 @@ def test_an_extractor_of_another_study_is_refused(tmp_path, checkpoints, latents
     source = Source(str(checkpoints["dcgan"]), str(latents["dcgan"]))
     path = tmp_path / "x.safetensors"
     save_extractor(path, build("nse1", CLASSES, TAPS, 0, False), {})
-    with pytest.raises(InputError, match="reads tap coarse; wanted .* taps are block"):
+    with pytest.raises(InputError, match=r"reads tap coarse; wanted .* taps are block"):
         predict_masks(str(path), source, "test", 32, 1)
     own, path = source.generator().taps, tmp_path / "y.safetensors"
     save_extractor(path, build("nse2", CLASSES, own, 4, False), {})
