@@ -16,6 +16,8 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "bfloat16": 3,
     "alignment": 8,
     "solver": 80,
+    "fewshot_rule": 3,
+    "fewshot": 30,
 }
 
 
