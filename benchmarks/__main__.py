@@ -17,6 +17,8 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "alignment": 4,
     "solver": 80,
     "nse_rates": 40,
+    "fewshot_rule": 3,
+    "fewshot": 30,
 }
 
 

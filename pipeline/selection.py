@@ -1,7 +1,5 @@
 """Which samples of a pool to annotate, and which of their pixels: no torch, no training."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -59,7 +57,7 @@ def k_center(features: Float[np.ndarray, "sample feature"], count: int) -> Int[n
 
 
 def most_uncertain(
-    entropies: Float[np.ndarray, " sample"], taken: Sequence[int], count: int
+    entropies: Float[np.ndarray, " sample"], taken: Int[np.ndarray, " known"], count: int
 ) -> Int[np.ndarray, " pick"]:
     """The `count` rows of highest entropy that are not in `taken`, highest first."""
     order = np.argsort(-entropies, kind="stable")
@@ -76,6 +74,8 @@ def shares(area: Int[np.ndarray, " class"], count: int) -> Int[np.ndarray, " cla
     found = np.zeros(len(area), np.int64)
     found[np.argsort(-area, kind="stable")[:count]] = 1
     found[area == 0] = 0
+    if count == 0:
+        return found
     wanted = np.sqrt(area) / np.sqrt(area).sum() * count
     while found.sum() < count:
         deficit = np.where(found < area, wanted - found, -np.inf)
