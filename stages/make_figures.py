@@ -17,12 +17,19 @@ def make_figures(
     samples: int,
     seed: int,
 ) -> None:
-    """Write masks, training and confusion.png; samples are drawn by `seed`, not by hand."""
+    """Write masks, training, fewshot and confusion.png; samples are drawn by `seed`, not by hand."""
     import numpy as np
     import pandas as pd
 
     from pipeline.arrays import Group
-    from pipeline.reporting import confusion_figure, line_figure, mask_figure, tables, views
+    from pipeline.reporting import (
+        confusion_figure,
+        fewshot,
+        line_figure,
+        mask_figure,
+        tables,
+        views,
+    )
 
     total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
     rows = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
@@ -36,6 +43,8 @@ def make_figures(
 
     files = tables.read_study(metrics)
     line_figure(figures / "training.png", [views.training_panel(files)])
+    if panels := fewshot.panels(files):
+        line_figure(figures / "fewshot.png", panels)
     shares = views.confusion_shares(pd.read_csv(confusion), classes)
     confusion_figure(figures / "confusion.png", shares, classes)
 

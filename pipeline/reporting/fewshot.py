@@ -1,0 +1,131 @@
+"""Tables and panels of the few-shot sweep: shots, strokes, and which samples to annotate."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from pipeline.reporting import paper
+from pipeline.reporting.curves import Line, Panel
+from pipeline.reporting.tables import PROTOCOLS, Metrics
+
+SWEEP = "fewshot_sweep"
+
+
+def shots_table(metrics: Metrics) -> pd.DataFrame:
+    """Table 2: mean over repeats, both deviations, share of the full LSE, the paper's column."""
+    rows = []
+    for study, files in metrics.items():
+        for shots, value in _by_number(files.get(SWEEP, {}).get("full", {})):
+            row = {"study": study, "shots": shots, "repeats": value["repeats"]}
+            for protocol in PROTOCOLS:
+                row |= _with_deviations(value[protocol], protocol)
+            mean, share, deviation = paper.FEWSHOT.get(shots, (None, None, None))
+            row |= {"labeled pixels": value["labeled_pixels"]}
+            row |= {"fit CPU s": value["fit_cpu_seconds"]}
+            row |= {"paper, FFHQ": mean, "paper max. dev.": deviation, "paper, % of full": share}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _with_deviations(value: Mapping, protocol: str) -> dict[str, float]:
+    return {
+        protocol: value["mean"],
+        f"{protocol} ± sd": value["standard_deviation"],
+        f"{protocol} max. dev.": value["maximum_deviation"],
+        f"{protocol}, % of full": value["of_full_lse"],
+    }
+
+
+def strokes_table(metrics: Metrics) -> pd.DataFrame:
+    """mIoU by labeled stroke pixels and the samples they are spread over; full masks beside."""
+    rows = []
+    for study, files in metrics.items():
+        sweep = files.get(SWEEP, {})
+        found = [
+            (value["labeled_pixels"], int(samples.split()[0]), "strokes", value)
+            for samples, budgets in sweep.get("strokes", {}).items()
+            for value in budgets.values()
+        ]
+        found += [
+            (value["labeled_pixels"], shots, "full masks", value)
+            for shots, value in _by_number(sweep.get("full", {}))
+        ]
+        for pixels, samples, annotation, value in sorted(found, key=lambda f: f[:2]):
+            row = {"study": study, "labeled pixels": pixels, "samples": samples}
+            row["annotation"] = annotation
+            for protocol in PROTOCOLS:
+                row |= _with_deviations(value[protocol], protocol)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def selection_table(metrics: Metrics) -> pd.DataFrame:
+    """Strategies on the same halves of the pool, and the paired gain over random, 95 %."""
+    rows = []
+    for study, files in metrics.items():
+        for strategy, by_shots in files.get(SWEEP, {}).get("selection", {}).items():
+            for shots, value in _by_number(by_shots):
+                row = {"study": study, "selection": strategy, "shots": shots}
+                for protocol in PROTOCOLS:
+                    row[protocol] = value[protocol]["mean"]
+                for protocol in PROTOCOLS:
+                    gain = value.get("gain", {}).get(protocol)
+                    if gain is not None and gain["plus_minus"] is not None:
+                        column, reach = f"gain, {protocol}", gain["plus_minus"]
+                        row[column] = gain["mean"]
+                        row[f"{column} low"] = gain["mean"] - reach
+                        row[f"{column} high"] = gain["mean"] + reach
+                rows.append(row)
+    order = {"random": 0, "diverse": 1, "uncertain": 2}
+    rows.sort(key=lambda r: (r["study"], r["shots"], order.get(r["selection"], 3)))
+    return pd.DataFrame(rows)
+
+
+def panels(files: Mapping[str, dict]) -> list[Panel]:
+    """Share of the full LSE by shots beside the paper's, strokes by pixels, and selections."""
+    sweep = files.get(SWEEP, {})
+    ticks = [shots for shots, _ in _by_number(sweep.get("full", {}))]
+    if not ticks:
+        return []
+    return [_shots_panel(sweep, ticks), _strokes_panel(sweep), _selection_panel(sweep, ticks)]
+
+
+def _shots_panel(sweep: Mapping, ticks: list[int]) -> Panel:
+    lines = {
+        name: _line(sweep["full"], protocol, "of_full_lse")
+        for name, protocol in (("per image", PROTOCOLS[0]), ("dataset", PROTOCOLS[1]))
+    }
+    shares = [share for _, share, _ in paper.FEWSHOT.values()]
+    lines["the paper, StyleGAN2-FFHQ"] = Line(list(paper.FEWSHOT), shares, dashed=True)
+    title, y = "Full masks", "mIoU, % of the full LSE's"
+    return Panel(title, "annotated samples", y, lines, log_x=True, ticks=ticks)
+
+
+def _strokes_panel(sweep: Mapping) -> Panel:
+    lines = {}
+    for samples, budgets in sorted(
+        sweep.get("strokes", {}).items(), key=lambda s: int(s[0].split()[0])
+    ):
+        lines[f"strokes on {samples}"] = _line(budgets, PROTOCOLS[0], "mean", band=True)
+    full = {str(value["labeled_pixels"]): value for value in sweep["full"].values()}
+    lines["full masks"] = _line(full, PROTOCOLS[0], "mean", band=True)
+    return Panel("Strokes", "labeled pixels in all", "mIoU per image, %", lines, log_x=True)
+
+
+def _selection_panel(sweep: Mapping, ticks: list[int]) -> Panel:
+    lines = {
+        name: _line(by_shots, PROTOCOLS[0], "mean")
+        for name, by_shots in sweep.get("selection", {}).items()
+    }
+    title, y = "Which samples to annotate", "mIoU per image, %"
+    return Panel(title, "annotated samples", y, lines, log_x=True, ticks=ticks)
+
+
+def _line(by_number: Mapping[str, Mapping], protocol: str, key: str, band: bool = False) -> Line:
+    pairs = _by_number(by_number)
+    reach = [value[protocol]["standard_deviation"] for _, value in pairs] if band else None
+    return Line([number for number, _ in pairs], [v[protocol][key] for _, v in pairs], reach)
+
+
+def _by_number(found: Mapping[str, Mapping]) -> list[tuple[int, Mapping]]:
+    return sorted((int(number), value) for number, value in found.items())
