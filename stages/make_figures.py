@@ -17,7 +17,7 @@ def make_figures(
     samples: int,
     seed: int,
 ) -> None:
-    """Write masks, training, fewshot and confusion.png; samples are drawn by `seed`, not by hand."""
+    """Write masks, training, fewshot and confusion.png; `seed` draws the samples."""
     import numpy as np
     import pandas as pd
 
