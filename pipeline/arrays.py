@@ -1,6 +1,7 @@
 """Small arrays as DVC outs: latents, images and masks in zarr groups `<split>/<name>`."""
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 
-ROWS_PER_CHUNK = 64
+ROWS_PER_CHUNK, BYTES_PER_CHUNK = 64, 2**21  # at most; zarr holds a chunk several times over
 FLAT = {"name": "default", "separator": "."}  # no folder a chunk: DVC walks them all
 
 
@@ -39,7 +40,8 @@ def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: d
     root = zarr.create_group(str(partial), attributes=attributes)
     for name, values in arrays.items():
         num, *cells = values.shape
-        step = min(ROWS_PER_CHUNK, num) or 1
+        row_bytes = values.dtype.itemsize * math.prod(cells)
+        step = max(1, min(ROWS_PER_CHUNK, num, BYTES_PER_CHUNK // max(1, row_bytes)))
         masks = values.dtype == np.uint8 and len(cells) == 2  # the only arrays worth compressing
         array = root.create_array(
             name,

@@ -226,6 +226,7 @@ def fill(
 
     InputError if the plan is too big, or if a kept shard differs from a fresh synthesis.
     """
+    workers.keep_freed_memory()  # before the first map: what comes earlier splits the heap
     store = Store(plan)
     missing = store.missing() if (store.path / "zarr.json").exists() else plan.shards()
     kept = [s for s in plan.shards() if s not in missing]

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from mmap import mmap
 from pathlib import Path
 
 import google_crc32c
@@ -85,8 +86,17 @@ class Plan:
         return self.bytes_per_sample * sum(self.splits.values())
 
     def empty(self, samples: int) -> dict[str, np.ndarray]:
-        """Arrays {name: [samples, ...]} to be filled: what `Store.write` takes."""
-        return {a.name: np.empty((samples, *a.shape), a.dtype) for a in self.arrays}
+        """Arrays {name: [samples, ...]} to be filled: what `Store.write` takes.
+
+        In memory of their own, given back at once: in the heap they would split the room that
+        feature maps need, shard after shard, and the peak would grow.
+        """
+        return {
+            a.name: np.frombuffer(mmap(-1, samples * a.bytes_per_sample), a.dtype).reshape(
+                samples, *a.shape
+            )
+            for a in self.arrays
+        }
 
     def shards(self) -> list[Shard]:
         """All shards, split by split."""

@@ -36,6 +36,15 @@ def test_arrays_are_written_and_read_in_pieces(num, tmp_path, monkeypatch):
     assert files[0] == files[1]
 
 
+def test_large_rows_come_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "BYTES_PER_CHUNK", 25)
+    for cells, most in ((3, 8), (12, 2), (30, 1)):
+        pieces = Pieces(np.arange(10 * cells, dtype=np.uint8).reshape(10, cells))
+        write_group(tmp_path / "group", {"train/x": pieces}, {})
+        assert max(pieces.asked) == most
+        np.testing.assert_array_equal(Group(tmp_path / "group").read("train", "x"), pieces.values)
+
+
 @pytest.mark.parametrize(
     "shape, compressed",
     [
