@@ -191,6 +191,14 @@ def test_an_annotation_holds_what_its_name_says(study, float32):
     assert pool.parts[5, 20].weights.unique().numel() == 1, "stroke pixels count the same"
 
 
+def test_a_fit_leaves_the_pool_as_it_was(study, float32):
+    pool = fewshot.annotate(study, {5: [0]}, 50)
+    before = pool.parts[5, 0].x.clone()
+    once, again = (fewshot.fit(pool, Task((5,), 0), RULE, NUM) for _ in range(2))
+    assert torch.equal(pool.parts[5, 0].x, before), "scaling is done on a copy"
+    assert torch.equal(once, again)
+
+
 def test_uncertain_samples_are_those_of_high_entropy(study, float32):
     pool = fewshot.annotate(study, {row: [0] for row in range(12)}, 128, unlabeled=True)
     found = fewshot.select_and_solve(study, pool, fewshot.SELECTIONS, [1, 3], 2, 0, RULE)
