@@ -200,6 +200,26 @@ def root_mean_squares(samples: CachedSamples) -> list[Float[Tensor, " _"]]:
     return [(total / len(rows)).sqrt().clamp_min(1e-6) for total in power]
 
 
+def rate_of(name: str, rates: Sequence[str]) -> float:
+    """The learning rate of an extractor in `rates`, a list of `<extractor>=<rate>`."""
+    found = {}
+    for pair in rates:
+        extractor, _, rate = pair.partition("=")
+        try:
+            found[extractor] = float(rate)
+        except ValueError as error:
+            raise InputError(
+                f"learning rate {pair!r}", "<extractor>=<number>", "change learning_rates"
+            ) from error
+    if name not in found:
+        raise InputError(
+            f"no learning rate of {name} among {', '.join(rates)}",
+            f"{name}=<number>",
+            "add it to learning_rates; `python -m benchmarks nse_rates` finds one",
+        )
+    return found[name]
+
+
 def tiles(size: int, side: int) -> list[Window]:
     """Windows that cover a mask of `size` px, each pixel once."""
     if size % side:

@@ -19,7 +19,7 @@ def fit_extractor(
     pixel_budget: int,
     epochs: float,
     nse2_width: int,
-    learning_rate: float,
+    learning_rates: list[str],
     steps: int,
     batch: int,
     window: int,
@@ -37,7 +37,7 @@ def fit_extractor(
     from pipeline.files import write_json
     from pipeline.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
     from pipeline.stores import open_store
-    from pipeline.training import Schedule
+    from pipeline.training import Schedule, rate_of
 
     linear, solver = variant(name).kind == "LSE", choose("solver", solver, SOLVERS)
     where, store = pick_device(device), open_store(pixels)
@@ -46,7 +46,8 @@ def fit_extractor(
     elif linear:
         fitted, report = fit_cached(open_store(features), str(masks), store, name, epochs, where)
     else:
-        plan = Schedule(steps, batch, window, learning_rate, looks, patience)
+        rate = rate_of(name, learning_rates)
+        plan = Schedule(steps, batch, window, rate, looks, patience)
         cached = open_store(features)
         fitted, report = fit_nonlinear(cached, str(masks), store, name, nse2_width, plan, where)
     save_extractor(extractor, fitted, {"name": name, "pixels": store.plan.fingerprint})

@@ -15,6 +15,7 @@ HELP = {
     "keep": "Selected classes (JSON of select_categories); none: all.",
     "labels": "Label space: celebamask15 (the paper's merge) or celebamask19.",
     "learning_rate": "Peak learning rate of training.",
+    "learning_rates": "Peak learning rate of an NSE, as nse1=0.01; repeat for each.",
     "looks": "Looks at the validation samples while training; the best one's weights are kept.",
     "max_gib": "Refuse a plan above this many GiB.",
     "max_tap_resolution": "Cache taps up to this many px; finer ones are streamed.",
