@@ -60,11 +60,12 @@ def _to_nse(files: Mapping[str, dict]) -> list[str]:
         best, row = value["best"], value["minus_best"]["lse"]
         fit = files.get(f"{best}_fit", {})
         held = "within" if row["relative"] >= -PAPER_GAP else "outside"
+        epochs = f"{fit.get('passes', 0):.3g} epochs{_width(fit)}"
         lines.append(
-            f"relative to the best NSE ({tables.EXTRACTORS[best]}, {fit.get('passes', 0):.3g} epochs"
-            f"{_width(fit)}), the LSE's `{protocol}` is {row['relative']:+.1f} % "
-            f"({row['relative_low']:+.1f} to {row['relative_high']:+.1f}): {held} the {PAPER_GAP} % "
-            "that the paper claims."
+            f"the LSE's `{protocol}` is {row['relative']:+.1f} % "
+            f"({row['relative_low']:+.1f} to {row['relative_high']:+.1f}) of the best NSE's "
+            f"({tables.EXTRACTORS[best]}, {epochs}): {held} the paper's claim of {PAPER_GAP} % "
+            "below at most."
         )
     return lines
 
