@@ -56,7 +56,7 @@ def folder(tmp_path):
         "nse1_fit": {
             "parameters": 900,
             "cpu_seconds": 100.0,
-            "validation_curve": [{"passes": 1, "miou": 30.0}, {"passes": 4, "miou": 62.0}],
+            "training_curve": [{"passes": 1, "miou": 30.0}, {"passes": 4, "miou": 62.0}],
         },
         "ceiling": score(85.0, bg=99.0, skin=95.0, hat=None),
         "comparison": comparison,

@@ -17,10 +17,10 @@ def training_panel(files: Mapping[str, dict]) -> Panel:
     """
     lines = {}
     for name, title in EXTRACTORS.items():
-        fit = files.get(f"{name}_fit")
-        if fit is None or not fit.get("validation_curve"):
+        fit = files.get(f"{name}_fit", {})
+        curve = fit.get("validation_curve") or fit.get("training_curve")
+        if not curve:
             continue
-        curve = fit["validation_curve"]
         at = [point.get("iteration", point.get("passes")) for point in curve]
         seconds = np.array(at, float) / at[-1] * fit["cpu_seconds"]
         lines[title] = Line(seconds.tolist(), [float(np.max(point["miou"])) for point in curve])
