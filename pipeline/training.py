@@ -1,9 +1,9 @@
 """One training loop for every extractor: Adam on windows of cached samples (the paper, section 3).
 
 The loss is the mean cross-entropy over all pixels against the teacher's mask, background included.
-Each step estimates it without bias from a few windows, which tile the mask. The logits of a window
-are those of the whole maps, borders included, at a small share of the work; and windows of many
-samples tell more than the neighboring pixels of a few.
+Each step estimates it without bias from a few windows, which tile the masks. The logits of a window
+are those of the whole maps, borders included, at a small share of the work. Windows with rare
+classes are drawn more often and weighted less, as are the pixels of the linear fits.
 """
 
 import copy
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pipeline.devices import fast_bfloat16
@@ -27,6 +27,7 @@ from pipeline.recipe import CachedSamples, Sample
 from pipeline.workers import keep_freed_memory
 
 PLACES = 4  # windows of a step lie at as many places of the mask
+BY_CLASS = 0.5  # share of the draws that falls evenly on the classes; the rest is uniform
 POWER_SAMPLES = 64  # that the channels' power is measured on
 WARM_UP = 0.05  # share of the steps in which the rate rises
 
@@ -38,7 +39,7 @@ class Schedule:
     """How long to train, on how much at a time, and when to look at the validation samples."""
 
     steps: int
-    batch: int  # windows a step, each of another sample
+    batch: int  # windows a step
     window: int  # side of a window, label px; a larger one than the mask means all of it
     learning_rate: float  # the peak: a linear warm-up to it, then a cosine to 0
     looks: int  # at the validation samples, evenly spread; the best one's weights are kept
@@ -63,7 +64,7 @@ def train(
         raise InputError("a split without samples", "at least one", "raise train and validation")
     rng, size = np.random.default_rng(schedule.seed), samples.masks.shape[-1]
     windows = tiles(size, min(schedule.window, size))
-    rows, looks = _rows(len(samples), schedule.batch, rng), look_steps(schedule)
+    chances, looks = draw_chances(samples.masks, windows), look_steps(schedule)
     scales = [1 / power for power in root_mean_squares(samples)]
     extractor.to(samples.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(extractor.parameters(), schedule.learning_rate)
@@ -73,8 +74,10 @@ def train(
     for step in range(1, schedule.steps + 1):
         optimizer.param_groups[0]["lr"] = schedule.learning_rate * rate(step, schedule.steps)
         optimizer.zero_grad(set_to_none=True)
-        batch = [samples[row] for row in next(rows)]
-        losses.append(backward(extractor, batch, scales, _draw(windows, len(batch), rng)))
+        parts = []
+        for window, rows, weights in draw(windows, chances, schedule.batch, rng):
+            parts.append((window, [samples[row] for row in rows], weights))
+        losses.append(backward(extractor, parts, scales))
         if not math.isfinite(losses[-1]):
             raise InputError(
                 f"a loss of {losses[-1]} at step {step}", "a finite one", "lower learning_rate"
@@ -118,26 +121,24 @@ def train(
     }
 
 
-def backward(
-    extractor: Extractor,
-    batch: Sequence[Sample],
-    scales: Scales,
-    windows: Sequence[Window],  # at most as many as samples, which are dealt to them in turn
-) -> float:
-    """Add the gradient of the batch's mean loss to the parameters; return the loss."""
-    total = 0.0
-    for place, window in enumerate(windows):
-        part = batch[place :: len(windows)]
-        loss = window_loss(extractor, part, scales, window) * (len(part) / len(batch))
+Part = tuple[Window, Sequence[Sample], np.ndarray]  # samples seen through one window, weighted
+
+
+def backward(extractor: Extractor, parts: Sequence[Part], scales: Scales) -> float:
+    """Add the gradient of a batch's weighted mean loss to the parameters; return the loss."""
+    total, count = 0.0, sum(len(batch) for _, batch, _ in parts)
+    for window, batch, weights in parts:
+        losses = window_losses(extractor, batch, scales, window)
+        loss = losses @ torch.as_tensor(weights, dtype=losses.dtype, device=losses.device) / count
         loss.backward()
         total += float(loss.detach())
     return total
 
 
-def window_loss(
+def window_losses(
     extractor: Extractor, batch: Sequence[Sample], scales: Scales, window: Window
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy over a window of the masks of some samples."""
+) -> Float[Tensor, " sample"]:
+    """Mean cross-entropy of each sample over a window of its mask."""
     size = batch[0].mask.shape[-1]
     features = stack(extractor, batch, scales, extractor.regions(size, window))
     rows = slice(window.top, window.top + window.side)
@@ -145,7 +146,7 @@ def window_loss(
     target = torch.stack([sample.mask[rows, columns] for sample in batch])
     with _autocast(target.device.type):
         logits = extractor.logits(features, size, window)
-    return F.cross_entropy(logits.float(), target)
+    return F.cross_entropy(logits.float(), target, reduction="none").mean((1, 2))
 
 
 def stack(
@@ -229,19 +230,39 @@ def tiles(size: int, side: int) -> list[Window]:
     ]
 
 
-def _draw(windows: Sequence[Window], batch: int, rng: np.random.Generator) -> list[Window]:
-    places = rng.choice(len(windows), min(PLACES, batch, len(windows)), replace=False)
-    return [windows[place] for place in places]
+def draw_chances(
+    masks: UInt8[np.ndarray, "sample height width"], windows: Sequence[Window]
+) -> Float[np.ndarray, "sample window"]:
+    """How likely each window of each sample is to be drawn; the sum is 1.
+
+    A mixture: uniform, and evenly over the classes that occur, in proportion to the class's area.
+    """
+    classes = np.unique(masks)
+    area = np.zeros((len(masks), len(windows), len(classes)))
+    for place, w in enumerate(windows):
+        part = masks[:, w.top : w.top + w.side, w.left : w.left + w.side]
+        for index, label in enumerate(classes):
+            area[:, place, index] = (part == label).sum((1, 2))
+    by_class = (area / area.sum((0, 1))).mean(2)
+    return (1 - BY_CLASS) / by_class.size + BY_CLASS * by_class
 
 
-def _rows(count: int, batch: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Batches of samples, each sample once before any twice."""
-    order: list[int] = []
-    while True:
-        while len(order) < batch:
-            order += rng.permutation(count).tolist()
-        yield order[:batch]
-        order = order[batch:]
+def draw(
+    windows: Sequence[Window],
+    chances: Float[np.ndarray, "sample window"],
+    batch: int,  # samples in all
+    rng: np.random.Generator,
+) -> Iterator[tuple[Window, list[int], np.ndarray]]:
+    """Yield windows, each with some samples and the weights 1 / (chance x number of choices).
+
+    A weighted mean over the draws estimates the mean over all windows of all samples without bias.
+    """
+    places = min(PLACES, batch, len(windows))
+    for count in np.diff(np.arange(places + 1) * batch // places):
+        place = rng.choice(len(windows), p=chances.sum(0))
+        given = chances[:, place] / chances[:, place].sum()
+        rows = rng.choice(len(chances), count, p=given)
+        yield windows[place], rows.tolist(), 1 / (chances[rows, place] * chances.size)
 
 
 def rate(step: int, steps: int) -> float:
