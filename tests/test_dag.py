@@ -180,7 +180,7 @@ def test_a_second_run_runs_nothing(project: Project):
 def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project: Project):
     before = (project.folder / "reports/metrics/digiface/lse.json").read_text()
     project.set(fit_extractor__pixel_budget=1500)
-    assert project.ran(project.run("dvc", "repro")) == PIXELS_REACH
+    assert PIXELS_REACH <= project.ran(project.run("dvc", "repro")) <= REFITTED
     assert (project.folder / "reports/metrics/digiface/lse.json").read_text() != before
     assert "pixel_budget" in project.run("dvc", "params", "diff")
     assert "miou_per_image" in project.run("dvc", "metrics", "diff")
@@ -192,7 +192,7 @@ def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project
 def test_an_experiment_shares_the_store_and_shows(project: Project):
     command = ("dvc", "exp", "run", "--temp", "-S", "fit_extractor.pixel_budget=1024")
     output = project.run(*command)
-    assert project.ran(output) == PIXELS_REACH
+    assert PIXELS_REACH <= project.ran(output) <= REFITTED
     assert "caching" not in output
     assert "1024" in project.run("dvc", "exp", "show", "--csv")
 

@@ -24,6 +24,7 @@ from pipeline.training import (
     draw,
     draw_chances,
     rate,
+    rate_of,
     tiles,
     train,
     validation_miou,
@@ -262,3 +263,16 @@ def test_an_extractor_of_another_study_is_refused(tmp_path, checkpoints, latents
     masks = predict_masks(str(path), source, "test", 32, 1)
     assert masks.shape == (*Group(latents["dcgan"]).read("test", "seeds").shape, 32, 32)
     assert masks.max() < len(CLASSES) and math.prod(masks.shape) > 0
+
+
+def test_an_extractor_finds_its_own_rate():
+    assert rate_of("nse1_3x3", ["nse1=0.01", "nse1_3x3=3e-3"]) == 0.003
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [(["nse2=0.1"], "no learning rate of nse1"), (["nse1=fast"], "learning rate 'nse1=fast'")],
+)
+def test_a_missing_or_odd_rate_is_said(rates, said):
+    with pytest.raises(InputError, match=said):
+        rate_of("nse1", rates)
