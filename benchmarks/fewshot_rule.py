@@ -37,7 +37,9 @@ def measure() -> dict:
             for l2, value in zip(L2, found, strict=True):
                 shares.setdefault((power, l2, done), []).append(value / top)
     ranked = sorted(shares.items(), key=lambda pair: -np.mean(pair[1]))[:10]
-    table["best (power, L2, iterations)"] = [(key, round(np.mean(v), 4)) for key, v in ranked]
+    table["best (power, L2, iterations)"] = [
+        (key, round(float(np.mean(v)), 4)) for key, v in ranked
+    ]
     table["CPU s"] = round(time.process_time() - begun, 1)
     return table
 
