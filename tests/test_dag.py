@@ -79,6 +79,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["extractors"] = ["lse", "nse1"]
     params["fit_extractor"] |= {"iterations": 6, "epochs": 1, "l2": [0.01, 0.001]}
     params["fit_extractor"] |= {"steps": 30, "looks": 2, "nse2_width": 8}
+    params["selection_fit"] = {"steps": 20, "looks": 2}
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
     params["shots"] = 4
     params["fewshot"] |= {"repeats": 2, "iterations": 10, "pixels_per_sample": 64}
