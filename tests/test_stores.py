@@ -349,7 +349,7 @@ def test_a_killed_stage_goes_on_where_it_stopped(tmp_path, checkpoints, monkeypa
         stderr=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(list(tmp_path.glob("store/features/*/committed/*"))) < 3:
         assert process.poll() is None and time.monotonic() < deadline, "ended before the kill"
         time.sleep(0.001)
