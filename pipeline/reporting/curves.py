@@ -56,9 +56,13 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
                 axis.fill_between(line.x, y - band, y + band, color=color, alpha=0.15, linewidth=0)
         if panel.log_x:
             axis.set_xscale("log")
-            for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-                which(lambda value, _: f"{value:g}")
-            axis.tick_params(which="minor", labelsize=7)
+            ends = [x for line in panel.lines.values() for x in line.x]
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+            if ends and max(ends) < 10 * min(ends):  # else minor labels run into each other
+                axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+                axis.tick_params(which="minor", labelsize=7)
+            else:
+                axis.xaxis.set_minor_formatter(lambda value, _: "")
         if panel.ticks is not None:
             axis.set_xticks(panel.ticks, [f"{t:g}" for t in panel.ticks])
             axis.minorticks_off()

@@ -106,7 +106,8 @@ def _strokes_panel(sweep: Mapping) -> Panel:
     for samples, budgets in sorted(
         sweep.get("strokes", {}).items(), key=lambda s: int(s[0].split()[0])
     ):
-        lines[f"strokes on {samples}"] = _line(budgets, PROTOCOLS[0], "mean", band=True)
+        title = "1 sample" if samples == "1 samples" else samples
+        lines[f"strokes on {title}"] = _line(budgets, PROTOCOLS[0], "mean", band=True)
     full = {str(value["labeled_pixels"]): value for value in sweep["full"].values()}
     lines["full masks"] = _line(full, PROTOCOLS[0], "mean", band=True)
     return Panel("Strokes", "labeled pixels in all", "mIoU per image, %", lines, log_x=True)
