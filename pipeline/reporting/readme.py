@@ -60,12 +60,12 @@ def _to_nse(files: Mapping[str, dict]) -> list[str]:
         best, row = value["best"], value["minus_best"]["lse"]
         fit = files.get(f"{best}_fit", {})
         held = "within" if row["relative"] >= -PAPER_GAP else "outside"
-        epochs = f"{fit.get('passes', 0):.3g} epochs{_width(fit)}"
+        seen = f"{fit.get('passes', 0):.3g} windows a sample{_width(fit)}"
         lines.append(
-            f"the LSE's `{protocol}` is {row['relative']:+.1f} % "
-            f"({row['relative_low']:+.1f} to {row['relative_high']:+.1f}) of the best NSE's "
-            f"({tables.EXTRACTORS[best]}, {epochs}): {held} the paper's claim of {PAPER_GAP} % "
-            "below at most."
+            f"the LSE's `{protocol}` differs by {row['relative']:+.1f} % "
+            f"({row['relative_low']:+.1f} to {row['relative_high']:+.1f}) from the best NSE's "
+            f"({tables.EXTRACTORS[best]}, trained on {seen}): {held} the paper's claim of "
+            f"{PAPER_GAP} % below at most."
         )
     return lines
 
