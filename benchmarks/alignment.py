@@ -46,7 +46,8 @@ def fitted(folder: Path, align_corners: bool) -> str:
         "-m", "stages.fit_extractor", "data/features/ffhq.json", "data/masks/ffhq.zarr", pixels,
         extractor, f"{folder}/fit.json", "--name", "lse", "--solver", "lbfgs", "--epochs", "50",
         "--iterations", str(ITERATIONS), "--pixel_budget", str(report["pixels"]),
-        "--device", "auto", *UNUSED, *[word for l2 in report["l2_candidates"] for word in ("--l2", str(l2))],
+        "--device", "auto", *UNUSED,
+        *[word for l2 in report["l2_candidates"] for word in ("--l2", str(l2))],
     ]  # fmt: skip
     env = os.environ | {"PIPELINE_STORE": f"{folder}/store"}
     for command in (cache, fit):
