@@ -202,11 +202,11 @@ def test_a_reader_heals_a_lost_store(project: Project):
     for path in (project.folder / ".store/pixels").glob("*/train/columns/c/0/0/0"):
         path.unlink()
     project.set(fit_extractor__pixel_budget=2000)
-    output = project.run("dvc", "repro")
+    output = project.run("dvc", "repro", f"fit_extractor@{STUDY}-lse")
     assert "1 shards" in output
     assert "stages.cache_pixels" in output
     project.set(fit_extractor__pixel_budget=131072)
-    project.run("dvc", "repro")
+    project.run("dvc", "repro", f"fit_extractor@{STUDY}-lse")
     assert "0 of" in project.run(sys.executable, "-m", "stages.store", "verify")
 
 
@@ -218,6 +218,8 @@ def test_the_recipe_is_a_solver(project: Project):
     )
     options = {"name": "lse", "solver": "adam", "epochs": 1}
     options |= {"l2": 1, "iterations": 1, "pixel_budget": 1, "device": "cpu"}
+    options |= {"steps": 1, "batch": 1, "window": 64, "looks": 1, "patience": 1}
+    options |= {"nse2_width": 8, "learning_rates": "nse1=0.01"}
     project.run(
         *(sys.executable, "-m", "stages.fit_extractor", features, masks, pixels),
         *("adam.safetensors", "adam.json"),
