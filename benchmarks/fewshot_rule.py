@@ -64,7 +64,7 @@ def curve(
     """(iteration, score of every L2) of one draw."""
     parts = [store.read("train", int(row)) for row in rows]
     data = solvers.problem(
-        torch.cat([decode(part, "columns", 2)[0] for part in parts]).bfloat16(),
+        torch.cat([decode(part, "columns")[0] for part in parts]).bfloat16(),
         torch.from_numpy(np.concatenate([part["classes"][0] for part in parts])),
         torch.from_numpy(np.concatenate([part["weights"][0] for part in parts])),
         num_classes,

@@ -1,4 +1,4 @@
-"""Small arrays as DVC outs: latents, images and masks in zarr groups `<split>/<name>`."""
+"""Small arrays as DVC outs: latents, images and masks, named `<split>/<name>`, in zarr groups."""
 
 import hashlib
 import math
@@ -12,8 +12,10 @@ import numpy as np
 
 from pipeline.errors import InputError
 
-ROWS_PER_CHUNK, BYTES_PER_CHUNK = 64, 2**21  # at most; zarr holds a chunk several times over
-FLAT = {"name": "default", "separator": "."}  # no folder a chunk: DVC walks them all
+ROWS_PER_CHUNK, BYTES_PER_CHUNK = 1024, 2**21  # at most; zarr holds a chunk several times over
+# DVC walks all folders and looks all files up: no folder a chunk, and none a split: its arrays are
+# `<split>.<name>`.
+FLAT = {"name": "default", "separator": "."}
 
 
 @runtime_checkable
@@ -44,7 +46,7 @@ def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: d
         step = max(1, min(ROWS_PER_CHUNK, num, BYTES_PER_CHUNK // max(1, row_bytes)))
         masks = values.dtype == np.uint8 and len(cells) == 2  # the only arrays worth compressing
         array = root.create_array(
-            name,
+            name.replace("/", "."),
             shape=values.shape,
             dtype=values.dtype,
             chunks=(step, *cells),
@@ -72,20 +74,17 @@ class Group:
     @property
     def splits(self) -> dict[str, int]:
         """Samples per split."""
-        return {
-            split: next(iter(group.arrays()))[1].shape[0]
-            for split, group in sorted(self._root.groups())
-        }
+        return {name.split(".")[0]: array.shape[0] for name, array in sorted(self._root.arrays())}
 
     def read(self, split: str, name: str, rows: slice = slice(None)) -> np.ndarray:
         """The rows of one array."""
-        if f"{split}/{name}" not in self._root:
+        if f"{split}.{name}" not in self._root:
             raise InputError(
-                f"{split}/{name} of {self.path}",
+                f"{split}.{name} of {self.path}",
                 f"splits {', '.join(self.splits)}",
                 "name a split that this study samples",
             )
-        return np.asarray(self._root[f"{split}/{name}"][rows])
+        return np.asarray(self._root[f"{split}.{name}"][rows])
 
     def digest(self, name: str) -> str:
         """16 hex digits over the bytes of `<split>/<name>` of all splits."""

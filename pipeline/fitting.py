@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline import solvers
-from pipeline.arrays import ROWS_PER_CHUNK, Group
+from pipeline.arrays import Group
 from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, Extractor, build, variant
@@ -22,6 +22,8 @@ from pipeline.recipe import CachedSamples, fit_adam
 from pipeline.stores import Store
 from pipeline.taps import Tap, select
 from pipeline.training import Schedule, train
+
+ROWS = 64  # masks in memory at a time
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ def read_columns(
         values = decode(sample, "columns")[0][:, pick]
         x[row * share : (row + 1) * share] = values.to(device)
         if labels is not None:
-            if row % ROWS_PER_CHUNK == 0:
-                block = labels.read(split, "masks", slice(row, row + ROWS_PER_CHUNK))
-            sample["classes"] = block[row % ROWS_PER_CHUNK].reshape(1, -1)[:, sample["places"][0]]
+            if row % ROWS == 0:
+                block = labels.read(split, "masks", slice(row, row + ROWS))
+            sample["classes"] = block[row % ROWS].reshape(1, -1)[:, sample["places"][0]]
         classes.append(sample["classes"][0, keep])
         weights.append(sample["weights"][0, keep])
     return Columns(

@@ -7,27 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Annotated, get_type_hints
 
-# In pipeline order. Tools that are no DVC stage follow after the last one.
-STAGES = (
-    "fetch_checkpoint",
-    "train_teacher",
-    "sample_latents",
-    "cache_features",
-    "label_images",
-    "cache_pixels",
-    "fit_extractor",
-    "judge_teacher",
-    "evaluate_extractor",
-    "compare_extractors",
-    "measure_controls",
-    "select_categories",
-    "fit_fewshot",
-    "sweep_fewshot",
-    "make_tables",
-    "make_figures",
-)
-TOOLS = ("store", "update_readme")
-
 
 def run(command: Callable) -> None:
     """Run `command` as a program: positional parameters are paths, keyword-only ones options."""

@@ -3,7 +3,27 @@
 import ast
 from pathlib import Path
 
-from stages import STAGES, TOOLS
+# In pipeline order. Tools that are no DVC stage follow after the last one.
+STAGES = (
+    "trace_imports",
+    "fetch_checkpoint",
+    "train_teacher",
+    "sample_latents",
+    "cache_features",
+    "label_images",
+    "cache_pixels",
+    "fit_extractor",
+    "judge_teacher",
+    "evaluate_extractor",
+    "compare_extractors",
+    "measure_controls",
+    "select_categories",
+    "fit_fewshot",
+    "sweep_fewshot",
+    "make_tables",
+    "make_figures",
+)
+TOOLS = ("store", "update_readme")
 
 
 def sentence(name: str) -> str:

@@ -54,6 +54,7 @@ HELP = {
     # Files
     "card": "Model card to write (Markdown).",
     "checkpoint": "Generator, as fetch_checkpoint writes it.",
+    "code": "Folder for a JSON of digests a stage.",
     "confusion": "Rows of (actual, predicted) class for a confusion plot (CSV).",
     "evaluations": "Folder of <extractor>.json, as evaluate_extractor writes them.",
     "extractor": "Fitted extractor (safetensors).",

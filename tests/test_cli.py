@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-import stages
+from stages.__main__ import STAGES, TOOLS
 from stages.help import HELP
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = (*stages.STAGES, *stages.TOOLS)
+COMMANDS = (*STAGES, *TOOLS)
 
 # Asks each command for its help in one process, then says which slow packages came along.
 ALL_HELPS = """
@@ -52,7 +52,7 @@ def test_every_file_is_a_listed_command():
     assert files - {"__init__", "__main__", "help"} == set(COMMANDS)
     cells = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     commands = [c for cell in cells.values() for c in commands_of(cell)]
-    assert set(re.findall(r"-m stages\.(\w+)", " ".join(commands))) == set(stages.STAGES)
+    assert set(re.findall(r"-m stages\.(\w+)", " ".join(commands))) == set(STAGES)
 
 
 def commands_of(cell):
@@ -77,7 +77,7 @@ def parameters(name):
     return inspect.signature(command).parameters.values()
 
 
-@pytest.mark.parametrize("name", stages.STAGES)
+@pytest.mark.parametrize("name", STAGES)
 def test_help_explains_every_parameter(helps, name):
     shown = " ".join(helps[0][name].replace("│", " ").split())
     for parameter in parameters(name):
@@ -87,7 +87,7 @@ def test_help_explains_every_parameter(helps, name):
 
 
 def test_no_explanation_is_left_over():
-    commands = (*stages.STAGES, "update_readme")  # `store` is an app with its own words
+    commands = (*STAGES, "update_readme")  # `store` is an app with its own words
     assert set(HELP) == {p.name for name in commands for p in parameters(name)}
 
 
