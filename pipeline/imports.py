@@ -51,18 +51,25 @@ def digest(path: Path) -> str:
 
 def substance(source: str) -> str:
     """Python source without its comments, docstrings and blank lines."""
-    lines = source.splitlines()
+    lines, nodes = source.splitlines(), list(ast.walk(ast.parse(source)))
     opening = {
         node.body[0].lineno
-        for node in ast.walk(ast.parse(source))
+        for node in nodes
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and ast.get_docstring(node, clean=False) is not None
         and (len(node.body) > 1 or isinstance(node, ast.Module))  # not the whole of a body
+    }
+    inside = {  # of strings over several lines, where a blank line counts
+        line
+        for node in nodes
+        if isinstance(node, ast.Constant | ast.JoinedStr)
+        for line in range(node.lineno, node.end_lineno)
     }
     for token in reversed(list(tokenize.generate_tokens(io.StringIO(source).readline))):
         (first, start), (last, end) = token.start, token.end
         text = token.type == tokenize.STRING and first in opening
         if token.type == tokenize.COMMENT or (text and not lines[first - 1][:start].strip()):
-            kept = lines[first - 1][:start] + lines[last - 1][end:]
+            kept = lines[first - 1][:start].rstrip() + lines[last - 1][end:]
             lines[first - 1 : last] = [kept, *[""] * (last - first)]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+            inside -= set(range(first, last))
+    return "\n".join(line for i, line in enumerate(lines, 1) if line or i in inside)

@@ -63,6 +63,7 @@ def test_an_edit_reaches_those_that_import_it(house, file, source, reached):
 @pytest.mark.parametrize(
     ("source", "left"),
     [
+        ('x = """a\n\n  b"""\n\n', 'x = """a\n\n  b"""'),
         ('class A:\n    """All of it."""\n', None),
         ('"""Doc\nof lines."""\nx = "# no comment"  # a comment\n', 'x = "# no comment"'),
         ('def f():\n    """Doc."""\n    return """kept"""\n', 'def f():\n    return """kept"""'),
