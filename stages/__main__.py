@@ -20,10 +20,11 @@ STAGES = (
     "select_categories",
     "fit_fewshot",
     "sweep_fewshot",
+    "measure_sampling",
     "make_tables",
     "make_figures",
 )
-TOOLS = ("store", "update_readme")
+TOOLS = ("sample_conditionally", "store", "update_readme")
 
 
 def sentence(name: str) -> str:
