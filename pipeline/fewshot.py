@@ -29,7 +29,9 @@ from pipeline.prediction import confusions
 from pipeline.taps import Tap, select
 
 SELECTIONS = ("random", "diverse", "uncertain")
+ROUNDS = (1, 4, 8, 16, 32)  # shots after which `uncertain` looks again
 UNLABELED = 128  # uniform pixels a sample, for the entropy of what is not annotated
+IOU = "iou_per_image of "  # a class: a column of the table
 DESCRIBED = 64  # channels of each tap whose means describe a sample to `diverse`
 
 
@@ -311,14 +313,17 @@ def score(study: Study, fitted: Sequence[Fitted], workers: int) -> list[dict]:
     rows = []
     for one, confusion in zip(fitted, counted, strict=True):
         pair = intersection_union(confusion)
+        per_image = per_image_scores(*pair)
+        iou = zip(one.extractor.classes[1:], per_image.per_class[1:], strict=True)
         rows.append(
             one.task.facts
             | {
                 "labeled_pixels": one.labeled_pixels,
-                "miou_per_image": round(100 * per_image_scores(*pair).mean, 3),
+                "miou_per_image": round(100 * per_image.mean, 3),
                 "miou_dataset": round(100 * dataset_scores(*pair).mean, 3),
                 "cpu_seconds": round(one.cpu_seconds, 2),
             }
+            | {IOU + name: round(100 * float(value), 3) for name, value in iou}
         )
     return rows
 
@@ -353,17 +358,40 @@ def summary(rows: Sequence[dict], full: Mapping) -> dict:
         values = statistics([row[name] for row in rows])
         best = full["against_teacher"][name]["mean"]
         found[name] = values | {"of_full_lse": round(100 * values["mean"] / best, 2)}
+    found["iou_per_image"] = {
+        key.removeprefix(IOU): round(float(np.mean([row[key] for row in rows])), 3)
+        for key in rows[0]
+        if key.startswith(IOU) and not np.isnan(rows[0][key])  # NaN: in no test image
+    }
     found["fit_cpu_seconds"] = round(sum(row["cpu_seconds"] for row in rows), 2)
     return found
 
 
 def fit_fewshot(
-    study: Study, shots: int, repeats: int, seed: int, rule: Rule, workers: int
+    study: Study,
+    shots: int,
+    repeats: int,
+    seed: int,
+    rule: Rule,
+    workers: int,
+    strategy: str = "random",  # which samples to annotate: of SELECTIONS
 ) -> tuple[list[Fitted], list[dict]]:
-    """Fit `repeats` extractors on disjoint draws of `shots` samples; return them and their rows."""
-    tasks = random_tasks(study.pool, [shots], repeats, seed)
-    pool = annotate(study, wanted(tasks), rule.pixels_per_sample)
-    fitted = [solve(study, pool, task, rule) for task in tasks]
+    """Fit `repeats` extractors on `shots` samples each; return them and their rows.
+
+    Random draws are disjoint. The other strategies choose from a random half of the pool a repeat,
+    as in the sweep; uncertain samples are added in rounds.
+    """
+    choose("selection", strategy, SELECTIONS)
+    if strategy == "random":
+        tasks = random_tasks(study.pool, [shots], repeats, seed)
+        pool = annotate(study, wanted(tasks), rule.pixels_per_sample)
+        fitted = [solve(study, pool, task, rule) for task in tasks]
+    else:
+        everything = {row: [0] for row in range(study.pool)}
+        pool = annotate(study, everything, rule.pixels_per_sample, unlabeled=True)
+        rounds = [num for num in ROUNDS if num < shots and strategy == "uncertain"]
+        found = select_and_solve(study, pool, [strategy], [*rounds, shots], repeats, seed, rule)
+        fitted = [one for one in found if len(one.task.rows) == shots]
     return fitted, score(study, fitted, workers)
 
 

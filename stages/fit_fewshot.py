@@ -15,6 +15,7 @@ def fit_fewshot(
     metrics: Path,
     *,
     shots: int,
+    selection: str,
     repeats: int,
     seed: int,
     power: float,
@@ -25,7 +26,7 @@ def fit_fewshot(
     device: str,
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
-    """Fit on disjoint draws of `shots` samples; write an extractor a repeat, and mean scores."""
+    """Fit on draws of `shots` samples; write an extractor a repeat, and mean scores."""
     from pipeline.devices import pick_device
     from pipeline.extractors import save_extractor
     from pipeline.features import Source
@@ -36,12 +37,12 @@ def fit_fewshot(
     study = open_study(source, str(masks), read_json(pixels)["facts"])
     rule = Rule(power, l2, iterations, pixels_per_sample)
     best = read_json(full)
-    (fitted, rows), cost = timed(fit_fewshot, study, shots, repeats, seed, rule, workers)
+    (fitted, rows), cost = timed(fit_fewshot, study, shots, repeats, seed, rule, workers, selection)
     extractors.mkdir(parents=True, exist_ok=True)
     for one in fitted:
         path = extractors / f"{one.task.repeat}.safetensors"
         save_extractor(path, one.extractor, {"name": "fewshot", "rows": one.task.rows})
-    write_json(metrics, {"shots": shots} | summary(rows, best) | cost)
+    write_json(metrics, {"shots": shots, "selection": selection} | summary(rows, best) | cost)
 
 
 if __name__ == "__main__":

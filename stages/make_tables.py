@@ -28,6 +28,9 @@ strategy sees a mask before it has picked the sample. diverse: k-center on mean 
 highest entropy of the extractor fitted so far. gain: paired difference to random over repeats, with
 its 95 % t interval."""
 
+CLASSES = """IoU per class in %, protocol of `miou_per_image`, mean over repeats with full masks. A
+class that the drawn samples do not show cannot be learned from them."""
+
 TABLE_4 = f"""{TWO_PROTOCOLS} Both lists averaged over the finally selected classes, as in the
 paper, whose table 4 has scenes only. Classes that no extractor predicts above the threshold on the
 full list are dropped, and everything is fitted again on the rest. The NSEs train for the few steps
@@ -50,6 +53,7 @@ def make_tables(metrics: Path, tables: Path) -> None:
     write(make.extractor_table(found), tables / "table1", "Table 1: extractors", TABLE_1)
     write(few.shots_table(found), tables / "table2", "Table 2: few-shot LSE", TABLE_2)
     write(few.strokes_table(found), tables / "fewshot_strokes", "Strokes", STROKES)
+    write(few.class_table(found), tables / "fewshot_classes", "Few-shot per class", CLASSES)
     title = "Which samples to annotate"
     write(few.selection_table(found), tables / "fewshot_selection", title, SELECTION)
     write(make.selection_table(found), tables / "table4", "Table 4: label lists", TABLE_4)

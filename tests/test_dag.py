@@ -82,8 +82,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["selection_fit"] = {"steps": 20, "looks": 2}
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
     params["shots"] = 4
-    params["fewshot"] |= {"repeats": 2, "iterations": 10, "pixels_per_sample": 64}
-    params["sweep_fewshot"] |= {"shots": [1, 2], "selections": ["random", "uncertain"]}
+    params["fewshot"] |= {"repeats": 2}
+    params["fewshot_rule"] |= {"iterations": 10, "pixels_per_sample": 64}
+    params["sweep_fewshot"] |= {
+        "shots": [1, 2],
+        "repeats": 2,
+        "selections": ["random", "uncertain"],
+    }
     params["sweep_fewshot"] |= {"stroke_budgets": [64], "stroke_images": [2]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for wheel in (REPO / ".store" / "wheels").glob("*.whl"):
@@ -132,6 +137,7 @@ def test_the_first_run_makes_everything(project: Project):
         "table4": "| digiface | selected | NSE-2 |",
         "table5_digiface": "| l_eye |",
         "table6_digiface": "| skin | 95.9 |",
+        "fewshot_classes": "| digiface | skin |",
         "fewshot_selection": "| digiface | uncertain | 2 |",
         "fewshot_strokes": "| digiface | 64 | 2 | strokes |",
     }.items():
@@ -191,11 +197,19 @@ def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project
 
 
 def test_an_experiment_shares_the_store_and_shows(project: Project):
-    command = ("dvc", "exp", "run", "--temp", "-S", "fit_extractor.pixel_budget=1024")
-    output = project.run(*command)
-    assert PIXELS_REACH <= project.ran(output) <= REFITTED
+    output = project.run("dvc", "exp", "run", "--temp", "-S", "measure_controls.pixel_budget=1024")
+    assert project.ran(output) == {f"measure_controls@{STUDY}"} | REPORTS
     assert "caching" not in output
     assert "1024" in project.run("dvc", "exp", "show", "--csv")
+
+
+def test_an_edit_of_words_runs_nothing_but_the_trace(project: Project):
+    path = project.folder / "pipeline" / "errors.py"
+    kept = path.read_text()
+    path.write_text(kept.replace('"""', '"""In other words: ', 1) + "\n# and a remark\n")
+    assert project.ran(project.run("dvc", "repro")) == {"trace_imports"}
+    path.write_text(kept)
+    assert not project.ran(project.run("dvc", "repro"))
 
 
 def test_a_reader_heals_a_lost_store(project: Project):

@@ -331,6 +331,20 @@ def test_a_fit_alone_scores_as_in_the_sweep(study, rows):
     ]
     for a, b in zip(alone, within, strict=True):
         assert a["miou_dataset"] == pytest.approx(b["miou_dataset"], abs=0.5)
+        iou = [value for name, value in a.items() if name.startswith(fewshot.IOU)]
+        assert np.nanmean(iou) == pytest.approx(a["miou_per_image"], abs=0.01)
+
+
+@pytest.mark.parametrize("strategy", ["diverse", "uncertain"])
+def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy):
+    fitted, alone = fewshot.fit_fewshot(study, 3, 2, 0, RULE, 1, strategy)
+    halves = selection.candidates(study.pool, 2, 0)
+    for one, half in zip(fitted, halves, strict=True):
+        assert len(one.task.rows) == 3 and set(one.task.rows) <= set(half.tolist())
+    if strategy == "diverse":  # nothing but the half decides
+        within = [r for r in rows if (r["selection"], r["shots"]) == (strategy, 3)]
+        for a, b in zip(alone, within, strict=True):
+            assert a["miou_dataset"] == pytest.approx(b["miou_dataset"], abs=0.5)
 
 
 def test_unknown_names_and_budgets_are_one_sentence(study):
@@ -387,7 +401,7 @@ def test_fit_fewshot_writes_an_extractor_a_repeat(study, tmp_path):
     from stages.fit_fewshot import fit_fewshot
 
     paths, options = arguments(study, tmp_path)
-    fit_fewshot(*paths, shots=2, **options)
+    fit_fewshot(*paths, shots=2, selection="random", **options)
     written = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in written] == ["0.safetensors", "1.safetensors"]
     assert load_extractor(written[0]).taps == study.taps

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.reporting import paper
 from pipeline.reporting.curves import Line, Panel
-from pipeline.reporting.tables import PROTOCOLS, Metrics
+from pipeline.reporting.tables import PROTOCOLS, Metrics, in_order
 
 SWEEP = "fewshot_sweep"
 
@@ -34,6 +34,21 @@ def _with_deviations(value: Mapping, protocol: str) -> dict[str, float]:
         f"{protocol} max. dev.": value["maximum_deviation"],
         f"{protocol}, % of full": value["of_full_lse"],
     }
+
+
+def class_table(metrics: Metrics) -> pd.DataFrame:
+    """IoU per class by shots beside the full LSE's: where a few shots fall short."""
+    rows = []
+    for study, files in metrics.items():
+        shots = _by_number(files.get(SWEEP, {}).get("full", {}))
+        if not shots:
+            continue
+        full = files["lse"]["against_teacher"][PROTOCOLS[0]]["per_class"]
+        for name in in_order(shots[0][1]["iou_per_image"]):
+            row: dict = {"study": study, "class": name}
+            row |= {f"{num} shots": value["iou_per_image"][name] for num, value in shots}
+            rows.append(row | {"full LSE": full[name]})
+    return pd.DataFrame(rows)
 
 
 def strokes_table(metrics: Metrics) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def findings(metrics: tables.Metrics) -> list[str]:
     """One sentence a question and study, with its numbers."""
     lines = []
     for study, files in metrics.items():
-        for describe in (_to_nse, _to_control, _to_selection, _to_random):
+        for describe in (_to_nse, _to_control, _to_selection, _to_full, _to_random):
             lines += [f"`{study}`: {line}" for line in describe(files)]
     return lines
 
@@ -96,6 +96,26 @@ def _to_selection(files: Mapping[str, dict]) -> list[str]:
     return [
         f"category selection keeps {len(found['kept'])} of {number} classes "
         f"(IoU above {found['threshold']:g} %); dropped: {dropped}."
+    ]
+
+
+def _to_full(files: Mapping[str, dict]) -> list[str]:
+    """Which class a few shots lose most on, and what of the gap to the full LSE it makes up."""
+    by_shots = files.get(fewshot.SWEEP, {}).get("full")
+    if not by_shots:
+        return []
+    shots = max(map(int, by_shots))
+    few = by_shots[str(shots)]["iou_per_image"]
+    full = files["lse"]["against_teacher"]["miou_per_image"]["per_class"]
+    gaps = {name: full[name] - few[name] for name in few}
+    worst = max(gaps, key=gaps.get)
+    without = [n for n in few if n != worst]
+    share = 100 * sum(few[n] for n in without) / sum(full[n] for n in without)
+    part, whole = gaps[worst] / len(gaps), sum(gaps.values()) / len(gaps)
+    return [
+        f"{shots} shots lose most on {worst} (IoU {few[worst]:.1f} against the full LSE's "
+        f"{full[worst]:.1f}: {part:.1f} of the {whole:.1f} points between the means); on the other "
+        f"classes they reach {share:.1f} % of the full LSE."
     ]
 
 
