@@ -100,26 +100,20 @@ def test_table_4_averages_both_lists_over_the_kept_classes(metrics):
 
 def few(**iou):
     value = {"mean": 40.0, "standard_deviation": 1.0, "maximum_deviation": 2.0, "of_full_lse": 50.0}
-    scores = {protocol: value for protocol in tables.PROTOCOLS}
-    return scores | {
-        "repeats": 2,
-        "labeled_pixels": 9,
-        "fit_cpu_seconds": 1.0,
-        "iou_per_image": iou,
+    counts = {"repeats": 2, "labeled_pixels": 9, "fit_cpu_seconds": 1.0}
+    return dict.fromkeys(tables.PROTOCOLS, value) | counts | {"iou_per_image": iou}
+
+
+def test_a_few_shots_are_told_apart_by_class():
+    files = {
+        "lse": evaluation(80.0, bg=98.0, skin=88.0, hat=72.0),
+        fewshot.SWEEP: {"full": {"16": few(skin=80.0, hat=2.0), "4": few(skin=60.0, hat=1.0)}},
     }
-
-
-def test_a_few_shots_are_told_apart_by_class(folder):
-    sweep = {"full": {"16": few(skin=80.0, hat=2.0), "4": few(skin=60.0, hat=1.0)}}
-    (folder / "ffhq" / "fewshot_sweep.json").write_text(json.dumps(sweep))
-    lse = evaluation(80.0, bg=98.0, skin=88.0, hat=72.0)
-    (folder / "ffhq" / "lse.json").write_text(json.dumps(lse))
-    found = tables.read_metrics(folder)
-    table = fewshot.class_table(found).set_index("class")
+    table = fewshot.class_table({"ffhq": files}).set_index("class")
     assert list(table.columns) == ["study", "4 shots", "16 shots", "full LSE"], "by number"
     assert table.loc["hat"].tolist() == ["ffhq", 1.0, 2.0, 72.0]
     # The hat's gap is 70 of 78, over two classes; without it 80 of 88.
-    said = next(line for line in readme.findings(found) if "lose most" in line)
+    (said,) = readme.findings({"ffhq": files})
     assert "16 shots lose most on hat" in said
     assert "35.0 of the 39.0 points" in said and "90.9 %" in said
 
