@@ -4,7 +4,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -97,6 +97,7 @@ class Forward:
         return Rendered(latents, ws, features, images)
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Class logits of what was rendered, and what a forward pass must render for them."""
 
