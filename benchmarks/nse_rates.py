@@ -17,8 +17,8 @@ from pipeline.training import Schedule
 STUDIES = os.environ.get("RATES_STUDIES", "digiface,ffhq").split(",")
 EXTRACTORS = os.environ.get("RATES_EXTRACTORS", "nse1,nse1_3x3,nse2").split(",")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-FIRST = (3e-4, 1e-3, 3e-3)
-STEPS, BATCH, WINDOW, WIDTH = int(os.environ.get("RATES_STEPS", 200)), 8, 64, 64
+FIRST = (1e-3, 3e-3, 1e-2)
+STEPS, BATCH, WINDOW, WIDTH = int(os.environ.get("RATES_STEPS", 350)), 8, 64, 64
 
 
 def score(study: str, name: str, rate: float) -> dict:

@@ -25,6 +25,7 @@ def measure_sampling(
     steps: int,
     learning_rate: float,
     truncation_psi: float,
+    shots: int,
     scs_shots: list[int],
     refits: int,
     rates: list[float],
@@ -51,7 +52,7 @@ def measure_sampling(
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     judges = sampling.Judges(str(teacher), str(judge), labels)
     rule = Rule(power, l2, iterations, pixels_per_sample)
-    few = sampling.FewShot(tuple(scs_shots), refits, repeats, seed, rule)
+    few = sampling.FewShot(tuple(sorted({shots, *scs_shots})), refits, repeats, seed, rule)
     search = Search(candidates, steps, learning_rate, seed, truncation_psi)
     plan = sampling.Plan(samples, search, few, tuple(rates), rate_targets)
     study = sampling.open_study(source, masks, pixels, extractor)
