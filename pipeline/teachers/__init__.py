@@ -36,16 +36,27 @@ class Teacher(nn.Module):
         self, images: Float[Tensor, "sample 3 height width"], size: int
     ) -> Float[Tensor, "sample class size size"]:
         """Class probabilities at `size` px of images in [-1, 1] of any size; differentiable."""
+        return torch.einsum("nchw,cm->nmhw", self._logits(images, size).softmax(1), self.merge)
+
+    def log_probabilities(
+        self, images: Float[Tensor, "sample 3 height width"], size: int
+    ) -> Float[Tensor, "sample class size size"]:
+        """The logarithm of `probabilities`; its gradient does not vanish where they underflow."""
+        logs = self._logits(images, size).log_softmax(1)
+        members = [column.nonzero()[:, 0] for column in self.merge.T]
+        return torch.stack([logs[:, ids].logsumexp(1) for ids in members], 1)
+
+    def _logits(self, images: Tensor, size: int) -> Tensor:
+        """Logits [N, C, size, size] of the network's own classes."""
         x = images.to(self.merge.device).clamp(-1, 1)
         if x.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
             x = F.interpolate(
                 x, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False, antialias=True
             )
         logits = self.network(x.contiguous(memory_format=torch.channels_last)).float()
-        logits = F.interpolate(
+        return F.interpolate(
             logits, (size, size), mode="bilinear", align_corners=False, antialias=True
         )
-        return torch.einsum("nchw,cm->nmhw", logits.softmax(1), self.merge)
 
     @torch.inference_mode()
     def label(
