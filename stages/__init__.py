@@ -23,10 +23,11 @@ STAGES = (
     "select_categories",
     "fit_fewshot",
     "sweep_fewshot",
+    "edit_semantics",
     "make_tables",
     "make_figures",
 )
-TOOLS = ("store", "update_readme")
+TOOLS = ("edit_sample", "store", "update_readme")
 
 
 def run(command: Callable) -> None:

@@ -337,6 +337,12 @@ def read_edits(path: str | Path) -> list[Edit]:
     return [read_edit(p) for p in found]
 
 
+def select_edits(edits: Sequence[Edit], names: Sequence[str]) -> list[Edit]:
+    """The edits of these names, in their order; no names: all."""
+    by_name = {edit.name: edit for edit in edits}
+    return [by_name[choose("edit", name, by_name)] for name in names] if names else list(edits)
+
+
 def parse_edit(name: str, data: Mapping[str, Any]) -> Edit:
     """An edit from a JSON object {"steps": [{"do": operation, ...}, ...], "area": [low, high]}."""
     if (

@@ -1,11 +1,15 @@
 """Scores of an edited sample: is the edit there, and is everything else as it was?"""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 Mask = UInt8[np.ndarray, "height width"]
 Region = Bool[np.ndarray, "height width"]
 Image = UInt8[np.ndarray, "3 height width"]
+
+SCORES = ("iou_region_judge", "iou_region_teacher", "iou_kept_judge", "lab_outside", "success")
 
 # sRGB primaries to XYZ, and the white point D65 of 2 degrees (IEC 61966-2-1).
 TO_XYZ = np.array(
@@ -56,3 +60,47 @@ def interval(values: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[floa
     rows = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
     low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
     return float(low), float(high)
+
+
+def summarize(rows: Sequence[Mapping], baseline: str = "teacher") -> dict:
+    """Means with 95 % intervals by kind and method, paired differences, and means by edit.
+
+    rows: as `study.score_study` gives them. A paired difference is a method's score minus the
+    baseline's on the same edits and samples.
+    """
+    found: dict = {"edited": {}, "transferred": {}, "unedited": {}, "paired": {}, "by_edit": {}}
+    for kind in ("unedited", "edited", "transferred"):
+        ours = [row for row in rows if row["kind"] == kind]
+        for method in dict.fromkeys(row["method"] for row in ours):
+            chosen = [row for row in ours if row["method"] == method]
+            found[kind][method] = {"count": len(chosen)} | _statistics(chosen)
+    edited = [row for row in rows if row["kind"] == "edited"]
+    base = {_key(row): row for row in edited if row["method"] == baseline}
+    for method in found["edited"]:
+        ours = [row for row in edited if row["method"] == method and _key(row) in base]
+        if method != baseline and ours:
+            pairs = [{s: row[s] - base[_key(row)][s] for s in SCORES} for row in ours]
+            found["paired"][f"{method} - {baseline}"] = _statistics(pairs)
+    for row in rows:
+        if row["kind"] != "transferred":
+            cell = found["by_edit"].setdefault(row["edit"], {}).setdefault(row["method"], [])
+            cell.append(row["iou_region_judge"])
+    for methods in found["by_edit"].values():
+        methods |= {method: round(float(np.mean(v)), 4) for method, v in methods.items()}
+    return found
+
+
+def _key(row: Mapping) -> tuple:
+    return row["edit"], row["row"]
+
+
+def _statistics(rows: Sequence[Mapping]) -> dict:
+    """{score: mean, low, high} of the scores that the rows have."""
+    found = {}
+    for name in (*SCORES, "seconds"):
+        values = np.array([row[name] for row in rows if name in row])
+        if len(values):
+            low, high = interval(values)
+            mean = float(values.mean())
+            found[name] = {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
+    return found
