@@ -27,6 +27,7 @@ from pipeline.extractors import LSE, load_extractor
 from pipeline.files import sha256
 from pipeline.generators import Generator, load_generator
 from pipeline.images import to_float, to_uint8
+from pipeline.latents import sample_z
 from pipeline.teachers import Teacher, load_teacher
 
 VERSION = 1  # raise it when the same parameters should give other edits
@@ -152,6 +153,24 @@ def open_samples(
         shown.shape[-1],
         labels.attributes.get("labels", "celebamask15"),
     )
+
+
+def pick_z(
+    setup: Setup,
+    latents: str | Path | None,  # zarr group of latents of this generator; None: draw z
+    split: str,
+    row: int,
+    seed: int,
+) -> Float32[np.ndarray, " z_dim"]:
+    """One sample's z: a row of a split, or drawn from a seed."""
+    if latents is None:
+        return sample_z([seed], setup.generator().z_dim)[0]
+    group = Group(latents)
+    check_latents(group, setup.checkpoint)
+    found = group.read(split, "z")
+    if not 0 <= row < len(found):
+        raise InputError(f"row {row} of {split}", f"0 to {len(found) - 1}", "name another row")
+    return found[row]
 
 
 def check_latents(latents: Group, checkpoint: str | Path) -> None:

@@ -68,7 +68,7 @@ class Shape:
     def region(self, mask: Mask, ids: Mapping[str, int]) -> Region:
         """Pixels whose centers lie inside."""
         found = np.zeros(mask.shape, bool)
-        for box in boxes(mask, [ids[c] for c in self.box], self.each):
+        for box in boxes(mask, ids, self.box, self.each):
             found |= self._inside(*_fractions(mask.shape, box))
         return found
 
@@ -124,7 +124,7 @@ class Grow:
 
     def apply(self, mask: Mask, ids: Mapping[str, int]) -> Mask:
         source = _present(mask, ids, self.classes)
-        (box,) = boxes(mask, [ids[c] for c in self.box])
+        (box,) = boxes(mask, ids, self.box)
         distance, nearest = _nearest(mask, source)
         near = distance - 0.5 <= self.by * box.side  # from the edge of the nearest pixel
         return np.where(near & _among(mask, ids, self.over), nearest, mask)
@@ -223,23 +223,22 @@ def _names(part: Any) -> Iterator[str]:
             yield from _names(value)
 
 
-def boxes(mask: Mask, ids: Sequence[int], each: bool = False) -> list[Box]:
-    """The box around the pixels of `ids`, or one a connected part; no ids: the whole mask.
+def boxes(
+    mask: Mask, ids: Mapping[str, int], classes: Sequence[str], each: bool = False
+) -> list[Box]:
+    """The box around the pixels of `classes`, or one a connected part; no classes: the whole mask.
 
     A box leaves out up to STRAY of the rows' and the columns' pixels on each side, so that a
     stray pixel of a teacher does not move it.
     """
-    if not ids:
+    if not classes:
         return [Box(-0.5, -0.5, mask.shape[1], mask.shape[0])]
-    chosen = np.isin(mask, ids)
-    if not chosen.any():
-        raise Inapplicable(
-            f"a mask without class {' or '.join(map(str, ids))}", "some", "choose another sample"
-        )
-    parts, num = ndimage.label(chosen, np.ones((3, 3))) if each else (chosen, 1)
-    sizes = np.bincount(np.asarray(parts).ravel(), minlength=num + 1)[1:]
-    kept = [i for i, size in enumerate(sizes, 1) if size >= SMALL * sizes.max()]
-    return [_box(parts == i) for i in kept]
+    chosen = _present(mask, ids, classes)
+    if not each:
+        return [_box(chosen)]
+    parts, num = ndimage.label(chosen, np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=num + 1)[1:]
+    return [_box(parts == i) for i in 1 + np.flatnonzero(sizes >= SMALL * sizes.max())]
 
 
 def _box(chosen: Region) -> Box:

@@ -13,13 +13,13 @@ from torch import Tensor
 from pipeline import workers
 from pipeline.arrays import write_group
 from pipeline.checkpoints import write_safetensors
-from pipeline.editing.cases import Case, Samples, Setup, choose_cases, render, segment
+from pipeline.editing.cases import Case, Samples, Setup, choose_cases, make_case, render, segment
 from pipeline.editing.edits import Edit
 from pipeline.editing.optimize import ByExtractor, ByTeacher
 from pipeline.editing.scores import kept_iou, lab_change, region_iou, summarize
 from pipeline.editing.semantic import Objective, by_color, by_mask, edit_latent
 from pipeline.errors import InputError, choose
-from pipeline.files import atomic, fingerprint, sha256
+from pipeline.files import atomic, fingerprint, sha256, write_json
 
 
 @dataclass(frozen=True)
@@ -284,3 +284,38 @@ def write_study(folder: Path, study: Study, generator: str | Path) -> None:
         table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(study.rows)
+
+
+def edit_one(
+    setup: Setup, edit: Edit, z: Float32[np.ndarray, " z_dim"]
+) -> tuple[Case, Outcome, dict[str, float]]:
+    """One edit of one sample by the last method of the setup; Inapplicable if it means nothing."""
+    unknown = np.full((len(setup.segmenter(setup.teacher).classes), 3), 128.0)
+    case = make_case(setup, edit, z, unknown)
+    outcome = edit_case(setup, case, setup.methods[-1])
+    judge = setup.judge or setup.teacher
+    masks = (segment(setup, judge, case.image), outcome.judge_mask)
+    return case, outcome, score(case, outcome.image, outcome.teacher_mask, masks, Success())
+
+
+def write_one(
+    folder: Path, setup: Setup, case: Case, outcome: Outcome, scores: Mapping[str, float]
+) -> None:
+    """Write before.png, after.png, masks (as class ids), vector.safetensors and scores.json."""
+    from PIL import Image
+
+    pictures = {
+        "before": case.image.transpose(1, 2, 0),
+        "after": outcome.image.transpose(1, 2, 0),
+        "mask_before": case.own,
+        "mask_target": case.target.mask,
+        "mask_after": outcome.judge_mask,
+    }
+    for name, picture in pictures.items():
+        with atomic(folder / f"{name}.png") as partial:
+            Image.fromarray(np.ascontiguousarray(picture)).save(partial, "png")
+    method = setup.methods[-1]
+    facts = {"generator": sha256(setup.checkpoint)[:16], "kind": "edit vectors, to add to ws"}
+    vector = vectors([case], {(0, method): outcome})
+    write_safetensors(folder / "vector.safetensors", vector, facts)
+    write_json(folder / "scores.json", dict(scores) | {"edit": case.edit, "method": method})
