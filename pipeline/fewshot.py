@@ -26,7 +26,7 @@ from pipeline.files import atomic
 from pipeline.metrics import dataset_scores, intersection_union, per_image_scores
 from pipeline.pixels import draw_pixels, hypercolumns
 from pipeline.prediction import confusions
-from pipeline.taps import Tap
+from pipeline.taps import Tap, select
 
 SELECTIONS = ("random", "diverse", "uncertain")
 UNLABELED = 128  # uniform pixels a sample, for the entropy of what is not annotated
@@ -90,11 +90,12 @@ class Study:
     source: Source
     masks: str  # zarr group of masks
     align_corners: bool = False
+    max_tap_resolution: int | None = None  # px of the taps that are read; None: all
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """All taps of the generator."""
-        return self.source.generator().taps
+        """Taps of the generator, up to max_tap_resolution."""
+        return select(self.source.generator().taps, self.max_tap_resolution)
 
     @property
     def classes(self) -> tuple[str, ...]:

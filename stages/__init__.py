@@ -23,11 +23,12 @@ STAGES = (
     "select_categories",
     "fit_fewshot",
     "sweep_fewshot",
+    "measure_sampling",
     "edit_semantics",
     "make_tables",
     "make_figures",
 )
-TOOLS = ("edit_sample", "store", "update_readme")
+TOOLS = ("sample_conditionally", "edit_sample", "store", "update_readme")
 
 
 def run(command: Callable) -> None:

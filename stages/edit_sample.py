@@ -25,7 +25,7 @@ def edit_sample(
     learning_rate: float = 0.01,
     near: float = 1e-3,
     prior: float = 1e-3,
-    psi: float = 1.0,
+    truncation_psi: float = 1.0,
     compute: str = "float32",
     device: str = "auto",
 ) -> None:
@@ -43,7 +43,7 @@ def edit_sample(
         label_size,
         {"extractor": str(extractor)} if extractor else {},
         loop_tap_resolution,
-        Rule(space, steps, learning_rate, near, prior, psi),
+        Rule(space, steps, learning_rate, near, prior, truncation_psi),
         labels,
         compute,
         pick_device(device),

@@ -20,13 +20,13 @@ def edit_semantics(
     *,
     kinds: list[str],
     samples: int,
-    candidates: int,
+    rows: int,
     space: str,
     steps: int,
     learning_rate: float,
     near: float,
     prior: float,
-    psi: float,
+    truncation_psi: float,
     loop_tap_resolution: int,
     success_iou: float,
     success_lab: float,
@@ -44,7 +44,7 @@ def edit_semantics(
     from pipeline.files import store_root, write_json
 
     chosen = select_edits(read_edits(edits), kinds) + (read_edits(more_edits) if more_edits else [])
-    source = open_samples(latents, images, masks, checkpoint, candidates)
+    source = open_samples(latents, images, masks, checkpoint, rows)
     setup = Setup(
         str(checkpoint),
         str(teacher),
@@ -52,7 +52,7 @@ def edit_semantics(
         source.size,
         {"fewshot": str(fewshot), "full": str(extractor)},
         loop_tap_resolution,
-        Rule(space, steps, learning_rate, near, prior, psi),
+        Rule(space, steps, learning_rate, near, prior, truncation_psi),
         source.labels,
         compute,
         pick_device(device),

@@ -252,6 +252,6 @@ def choose_cases(
         raise InputError(
             f"{len(edits)} edits of which none applies to the first {len(source.z)} samples",
             "at least one that does",
-            "raise candidates, or change the edits",
+            "raise rows, or change the edits",
         )
     return cases, {name: {"tried": tried[name], "found": len(found[name])} for name in found}

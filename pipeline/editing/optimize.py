@@ -4,14 +4,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.errors import InputError, choose
-from pipeline.extractors import Extractor
+from pipeline.extractors import Extractor, Window
 from pipeline.generators.base import Generator
 from pipeline.taps import Tap, record
 from pipeline.teachers import Teacher
@@ -97,6 +97,7 @@ class Forward:
         return Rendered(latents, ws, features, images)
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Class logits of what was rendered, and what a forward pass must render for them."""
 
@@ -132,7 +133,8 @@ class ByExtractor:
         return self.extractor.taps
 
     def logits(self, rendered: Rendered, size: int) -> Float[Tensor, "sample class size size"]:
-        return self.extractor.logits(rendered.features, size)
+        # The window of everything: interpolation by matrices, whose backward pass is the faster.
+        return self.extractor.logits(rendered.features, size, Window(0, 0, size))
 
 
 @dataclass(frozen=True)

@@ -3,38 +3,25 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
+
+from pipeline.editing.agreement import interval
+from pipeline.editing.color import lab
 
 Mask = UInt8[np.ndarray, "height width"]
 Region = Bool[np.ndarray, "height width"]
 Image = UInt8[np.ndarray, "3 height width"]
 
 SCORES = ("iou_region_judge", "iou_region_teacher", "iou_kept_judge", "lab_outside", "success")
-
-# sRGB primaries to XYZ, and the white point D65 of 2 degrees (IEC 61966-2-1).
-TO_XYZ = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
-)
-WHITE = np.array([0.95047, 1.0, 1.08883])
-
-
-def srgb_to_lab(colors: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:
-    """sRGB in [0, 1] to CIELAB under D65."""
-    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-    t = linear @ TO_XYZ.T / WHITE
-    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = np.moveaxis(f, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+COSTS = ("seconds", "cpu_seconds")  # of an edit: on the clock, and of the processor
 
 
 def lab_change(before: Image, after: Image, where: Region) -> float:
     """Mean CIELAB distance (CIE76) of two images over some pixels."""
-    first, second = (srgb_to_lab(np.moveaxis(x, 0, -1)[where] / 255) for x in (before, after))
-    return float(np.linalg.norm(first - second, axis=-1).mean()) if where.any() else 0.0
+    if not where.any():
+        return 0.0
+    first, second = lab(np.stack([before, after]))
+    return float(np.linalg.norm(first - second, axis=0)[where].mean())
 
 
 def region_iou(predicted: Mask, target: Mask, region: Region) -> float:
@@ -53,13 +40,6 @@ def mean_iou(predicted: np.ndarray, target: np.ndarray, classes: np.ndarray) -> 
     """Mean over some classes of the IoU of two sets of pixels."""
     pairs = [(predicted == c, target == c) for c in classes]
     return float(np.mean([(p & t).sum() / (p | t).sum() for p, t in pairs])) if pairs else 1.0
-
-
-def interval(values: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, resampling values."""
-    rows = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def summarize(rows: Sequence[Mapping], baseline: str = "teacher") -> dict:
@@ -97,7 +77,7 @@ def _key(row: Mapping) -> tuple:
 def _statistics(rows: Sequence[Mapping]) -> dict:
     """{score: mean, low, high} of the scores that the rows have."""
     found = {}
-    for name in (*SCORES, "seconds"):
+    for name in (*SCORES, *COSTS):
         values = np.array([row[name] for row in rows if name in row])
         if len(values):
             low, high = interval(values)

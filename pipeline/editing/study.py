@@ -16,7 +16,7 @@ from pipeline.checkpoints import write_safetensors
 from pipeline.editing.cases import Case, Samples, Setup, choose_cases, make_case, render, segment
 from pipeline.editing.edits import Edit
 from pipeline.editing.optimize import ByExtractor, ByTeacher
-from pipeline.editing.scores import kept_iou, lab_change, region_iou, summarize
+from pipeline.editing.scores import COSTS, kept_iou, lab_change, region_iou, summarize
 from pipeline.editing.semantic import Objective, by_color, by_mask, edit_latent
 from pipeline.errors import InputError, choose
 from pipeline.files import atomic, fingerprint, sha256, write_json
@@ -32,7 +32,8 @@ class Outcome:
     teacher_mask: UInt8[np.ndarray, "size size"]
     judge_mask: UInt8[np.ndarray, "size size"]
     losses: Float32[np.ndarray, " step"]
-    seconds: float
+    seconds: float  # of the search, on the clock
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def edit_case(setup: Setup, case: Case, method: str) -> Outcome:
     image = render(setup, found.after)
     masks = [segment(setup, path, image) for path in (setup.teacher, setup.judge or setup.teacher)]
     vectors = (x.float().cpu().numpy() for x in (found.before, found.after))
-    return Outcome(*vectors, image, *masks, found.losses.cpu().numpy(), found.seconds)
+    cost = found.seconds, found.cpu_seconds
+    return Outcome(*vectors, image, *masks, found.losses.cpu().numpy(), *cost)
 
 
 def _objective(setup: Setup, case: Case, method: str) -> Objective:
@@ -83,7 +85,7 @@ def _edit(task: EditTask) -> Path:
 def read_outcome(path: Path) -> Outcome:
     """An outcome that an earlier run, or a worker, kept."""
     with np.load(path) as file:
-        return Outcome(**{n: file[n].item() if n == "seconds" else file[n] for n in file})
+        return Outcome(**{n: file[n] if file[n].ndim else file[n].item() for n in file})
 
 
 def edit_cases(
@@ -177,7 +179,7 @@ def score_study(
     for (i, method), outcome in outcomes.items():
         masks = (before[i], outcome.judge_mask)
         found = score(cases[i], outcome.image, outcome.teacher_mask, masks, success)
-        cost = {"seconds": round(outcome.seconds, 3)}
+        cost = {name: round(getattr(outcome, name), 3) for name in COSTS}
         rows.append(_row(cases[i], "edited", method) | found | cost)
     pairs = list(transfers(cases, setup.methods))
     tasks = [

@@ -1,0 +1,66 @@
+"""Semantic-Conditional Sampling by few-shot LSEs, the full LSE and the teacher, on equal terms."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def measure_sampling(
+    checkpoint: Path,
+    latents: Path,
+    masks: Path,
+    pixels: Path,
+    extractor: Path,
+    teacher: Path,
+    judge: Path,
+    sampled: Path,
+    metrics: Path,
+    table: Path,
+    *,
+    target_masks: Path | None = None,  # folder of *.png; None: the teacher's, of samples
+    targets: int,
+    target_psi: float,
+    samples: int,
+    candidates: int,
+    steps: int,
+    learning_rate: float,
+    truncation_psi: float,
+    scs_shots: list[int],
+    refits: int,
+    rates: list[float],
+    rate_targets: int,
+    repeats: int,
+    seed: int,
+    power: float,
+    l2: float,
+    iterations: int,
+    pixels_per_sample: int,
+    labels: str,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Sample for every target by every method; write scores, a row a sample, and the samples."""
+    from pipeline.devices import pick_device
+    from pipeline.editing import sampling
+    from pipeline.editing.conditional import Search
+    from pipeline.editing.sampling_report import write
+    from pipeline.features import Source
+    from pipeline.fewshot import Rule
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    judges = sampling.Judges(str(teacher), str(judge), labels)
+    rule = Rule(power, l2, iterations, pixels_per_sample)
+    few = sampling.FewShot(tuple(scs_shots), refits, repeats, seed, rule)
+    search = Search(candidates, steps, learning_rate, seed, truncation_psi)
+    plan = sampling.Plan(samples, search, few, tuple(rates), rate_targets)
+    study = sampling.open_study(source, masks, pixels, extractor)
+    wanted = sampling.draw_targets(study, judges, target_masks, targets, seed, target_psi)
+    found, folder = sampling.run_study(
+        sampled, study, str(extractor), judges, wanted, plan, workers
+    )
+    write(found, folder, wanted, study.classes, sampled, metrics, table)
+
+
+if __name__ == "__main__":
+    run(measure_sampling)

@@ -1,0 +1,41 @@
+"""Images whose semantics are your own mask: Semantic-Conditional Sampling as a tool."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def sample_conditionally(
+    checkpoint: Path,
+    extractor: Path,
+    *,
+    target: list[Path],
+    out: Path,
+    samples: int = 4,
+    candidates: int = 10,
+    steps: int = 50,
+    learning_rate: float = 0.01,
+    truncation_psi: float = 1.0,
+    seed: int = 0,
+    compute: str = "float32",
+    device: str = "auto",
+) -> None:
+    """Write images that the extractor sees as the mask, their masks and latents, into a folder."""
+    from pipeline.devices import pick_device
+    from pipeline.editing.conditional import Search
+    from pipeline.editing.optimize import ByExtractor
+    from pipeline.editing.sampling_files import sample_like
+    from pipeline.editing.targets import read_masks
+    from pipeline.extractors import load_extractor
+    from pipeline.generators import load_generator
+
+    where = pick_device(device)
+    generator = load_generator(checkpoint, device=where, dtype=compute)
+    segmenter = ByExtractor(load_extractor(extractor, where))
+    search = Search(candidates, steps, learning_rate, seed, truncation_psi)
+    masks = read_masks(target, len(segmenter.classes))
+    sample_like(generator, segmenter, masks, samples, search, out)
+
+
+if __name__ == "__main__":
+    run(sample_conditionally)
