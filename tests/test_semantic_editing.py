@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import toys
+from PIL import Image
 
 from pipeline.arrays import Group, write_group
 from pipeline.checkpoints import read_safetensors, write_safetensors
@@ -36,7 +37,7 @@ from pipeline.extractors import LSE, save_extractor
 from pipeline.files import read_json
 from pipeline.generators import load_generator
 from pipeline.generators.dcgan import DCGAN
-from pipeline.reporting.editing import editing_figure, one_case_an_edit
+from pipeline.reporting.editing import draw_study, one_case_an_edit
 from pipeline.taps import record
 from pipeline.teachers.labels import FACE15
 
@@ -270,13 +271,11 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
     assert facts["generator"]
     rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     assert len(rows) == 1 + len(study.rows)
-    path = tmp_path / "figure.png"
-    shown = one_case_an_edit(study.attributes["cases"], 5)
-    assert shown == [0]
-    arrays = {name: values[shown] for name, values in study.arrays.items()}
-    cases = [study.attributes["cases"][i] for i in shown]
-    editing_figure(path, arrays, cases, setup.methods, list(FACE15))
-    assert path.stat().st_size > 10_000
+    draw_study(tmp_path / "out" / "pictures.zarr", tmp_path / "figure.png", 5)
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.width > 1000  # ten columns
+        assert len(set(figure.convert("RGB").resize((200, 60)).getdata())) > 50  # not blank
+    assert one_case_an_edit(study.attributes["cases"], 5) == [0]
 
 
 def test_latents_of_another_generator_are_refused(setup, source, tmp_path):

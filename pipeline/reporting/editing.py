@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.arrays import Group
 from pipeline.files import atomic
 from pipeline.reporting.palette import COLORS, colorize
 
@@ -14,6 +15,21 @@ TITLES = {
     "fewshot": "SIE (few-shot LSE)",
     "full": "SIE (LSE)",
 }
+
+
+def draw_study(pictures: Path, figure: Path, most: int) -> None:
+    """Figure 5 from what edit_semantics wrote: the first case of each edit, at most so many."""
+    group = Group(pictures)
+    shown = one_case_an_edit(group.attributes["cases"], most)
+    names = [f"cases/{n}" for n in ("images", "masks", "strokes", "targets")]
+    names += [f"{m}/{n}" for m in group.attributes["methods"] for n in ("images", "masks")]
+    editing_figure(
+        figure,
+        {name: group.read(*name.split("/"))[shown] for name in names},
+        [group.attributes["cases"][i] for i in shown],
+        group.attributes["methods"],
+        group.attributes["classes"],
+    )
 
 
 def editing_figure(
