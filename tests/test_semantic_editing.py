@@ -274,7 +274,7 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
     draw_study(tmp_path / "out" / "pictures.zarr", tmp_path / "figure.png", 5)
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 1000  # ten columns
-        assert len(set(figure.convert("RGB").resize((200, 60)).getdata())) > 50  # not blank
+        assert len(np.unique(np.asarray(figure.convert("L")))) > 50  # not blank
     assert one_case_an_edit(study.attributes["cases"], 5) == [0]
 
 
