@@ -17,6 +17,7 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "alignment": 4,
     "solver": 80,
     "nse_rates": 40,
+    "latent_step": 1,
     "fewshot_rule": 3,
     "fewshot": 30,
 }

@@ -14,7 +14,7 @@ def sample_conditionally(
     samples: int = 4,
     candidates: int = 10,
     steps: int = 50,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.1,
     truncation_psi: float = 1.0,
     seed: int = 0,
     compute: str = "float32",

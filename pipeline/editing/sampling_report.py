@@ -78,7 +78,10 @@ def scores(group: Sequence[Arrays], who: str, targets: Targets, classes: Sequenc
             },
         }
         if len(group) > 1:
-            over = {"agreement_eq7": 100 * each.mean(1), "agreement_class_mean": class_means}
+            over = {
+                "agreement_eq7": (100 * each.mean(1)).tolist(),
+                "agreement_class_mean": class_means,
+            }
             found[moment]["over_refits"] = {k: statistics(v) for k, v in over.items()}
     return found
 
