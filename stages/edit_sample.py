@@ -1,0 +1,57 @@
+"""One sample, by a row of its split or a seed, edited as a file of your own says."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def edit_sample(
+    checkpoint: Path,
+    teacher: Path,
+    edit: Path,
+    out: Path,
+    *,
+    latents: Path | None = None,  # None: z is drawn from `seed`
+    split: str = "test",
+    row: int = 0,
+    seed: int = 0,
+    extractor: Path | None = None,  # None: SIE with the teacher in the loop
+    loop_tap_resolution: int | None = None,  # None: all taps
+    judge: Path | None = None,  # None: scores by the teacher alone
+    labels: str = "celebamask15",
+    label_size: int = 256,
+    space: str = "z_per_layer",
+    steps: int = 50,
+    learning_rate: float = 0.01,
+    near: float = 1e-3,
+    prior: float = 1e-3,
+    truncation_psi: float = 1.0,
+    compute: str = "float32",
+    device: str = "auto",
+) -> None:
+    """Write the pictures, the vector and the scores of one edit of one sample."""
+    from pipeline.devices import pick_device
+    from pipeline.editing.cases import Setup, pick_z
+    from pipeline.editing.edits import read_edit
+    from pipeline.editing.semantic import Rule
+    from pipeline.editing.study import edit_one, write_one
+
+    setup = Setup(
+        str(checkpoint),
+        str(teacher),
+        str(judge) if judge else None,
+        label_size,
+        {"extractor": str(extractor)} if extractor else {},
+        loop_tap_resolution,
+        Rule(space, steps, learning_rate, near, prior, truncation_psi),
+        labels,
+        compute,
+        pick_device(device),
+    )
+    z = pick_z(setup, latents, split, row, seed)
+    case, outcome, scores = edit_one(setup, read_edit(edit), z)
+    write_one(out, setup, case, outcome, scores)
+
+
+if __name__ == "__main__":
+    run(edit_sample)
