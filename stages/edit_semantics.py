@@ -36,12 +36,14 @@ def edit_semantics(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Edit the first test samples that each edit applies to; write scores, pictures and vectors."""
+    from shutil import rmtree
+
     from pipeline.devices import pick_device
     from pipeline.editing.cases import Setup, open_samples
     from pipeline.editing.edits import read_edits, select_edits
     from pipeline.editing.semantic import Rule
     from pipeline.editing.study import Success, run_study, write_study
-    from pipeline.files import store_root, write_json
+    from pipeline.files import write_json
 
     chosen = select_edits(read_edits(edits), kinds) + (read_edits(more_edits) if more_edits else [])
     source = open_samples(latents, images, masks, checkpoint, rows)
@@ -57,10 +59,11 @@ def edit_semantics(
         compute,
         pick_device(device),
     )
-    success, parts = Success(success_iou, success_lab), store_root() / "edits"
+    success, parts = Success(success_iou, success_lab), edited.with_name(f"{edited.name}.partial")
     study = run_study(setup, chosen, source, samples, success, parts, workers)
     write_study(edited, study, checkpoint)
     write_json(metrics, study.report)
+    rmtree(parts)  # it served a killed run
 
 
 if __name__ == "__main__":
