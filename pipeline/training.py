@@ -201,8 +201,10 @@ def root_mean_squares(samples: CachedSamples) -> list[Float[Tensor, " _"]]:
     return [(total / len(rows)).sqrt().clamp_min(1e-6) for total in power]
 
 
-def rate_of(name: str, rates: Sequence[str]) -> float:
-    """The learning rate of an extractor in `rates`, a list of `<extractor>=<rate>`."""
+def rate_of(name: str, rates: Sequence[str], study: str = "") -> float:
+    """The learning rate of an extractor in `rates`: `<study>/<extractor>=<rate>`, for all studies
+    `<extractor>=<rate>`.
+    """
     found = {}
     for pair in rates:
         extractor, _, rate = pair.partition("=")
@@ -212,13 +214,14 @@ def rate_of(name: str, rates: Sequence[str]) -> float:
             raise InputError(
                 f"learning rate {pair!r}", "<extractor>=<number>", "change learning_rates"
             ) from error
-    if name not in found:
+    rate = found.get(f"{study}/{name}", found.get(name))
+    if rate is None:
         raise InputError(
             f"no learning rate of {name} among {', '.join(rates)}",
             f"{name}=<number>",
             "add it to learning_rates; `python -m benchmarks nse_rates` finds one",
         )
-    return found[name]
+    return rate
 
 
 def tiles(size: int, side: int) -> list[Window]:

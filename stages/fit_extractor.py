@@ -26,6 +26,7 @@ def fit_extractor(
     looks: int,
     patience: int,
     device: str,
+    study: str = "",  # whose learning rates to take
 ) -> None:
     """Fit the extractor called `name`: an LSE by lbfgs on sampled pixels or by the paper's Adam.
 
@@ -46,7 +47,7 @@ def fit_extractor(
     elif linear:
         fitted, report = fit_cached(open_store(features), str(masks), store, name, epochs, where)
     else:
-        rate = rate_of(name, learning_rates)
+        rate = rate_of(name, learning_rates, study)
         plan = Schedule(steps, batch, window, rate, looks, patience)
         cached = open_store(features)
         fitted, report = fit_nonlinear(cached, str(masks), store, name, nse2_width, plan, where)

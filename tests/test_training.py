@@ -267,6 +267,8 @@ def test_an_extractor_of_another_study_is_refused(tmp_path, checkpoints, latents
 
 def test_an_extractor_finds_its_own_rate():
     assert rate_of("nse1_3x3", ["nse1=0.01", "nse1_3x3=3e-3"]) == 0.003
+    rates = ["nse1=0.01", "ffhq/nse1=0.001"]
+    assert [rate_of("nse1", rates, study) for study in ("ffhq", "mine")] == [0.001, 0.01]
 
 
 @pytest.mark.parametrize(
