@@ -16,7 +16,7 @@ HELP = {
     "kinds": "Edits of the study, by name; repeat for more.",
     "labels": "Label space: celebamask15 (the paper's merge) or celebamask19.",
     "learning_rate": "Learning rate of Adam; the peak of a schedule in training.",
-    "learning_rates": "Peak rate of an NSE, as nse1=0.01, or of one study, as ffhq/nse1=0.001; repeat.",
+    "learning_rates": "Peak rate of an NSE: nse1=0.01; of one study: ffhq/nse1=0.001; repeat.",
     "loop_tap_resolution": "Taps up to this many px take part in edits by an LSE.",
     "looks": "Looks at the validation samples while training; the best one's weights are kept.",
     "max_gib": "Refuse a plan above this many GiB.",
