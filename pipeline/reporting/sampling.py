@@ -1,6 +1,6 @@
 """Semantic-Conditional Sampling (Xu & Zheng, CVPR 2021): their table 3 and figure 6."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -183,7 +183,7 @@ def draw_study(sampled: Path, figure: Path, most: int) -> None:
     grid_figure(figure, columns, [f"target {i}" for i in range(shown)], classes)
 
 
-def few_methods(keys: Sequence[str]) -> list[str]:
+def few_methods(keys: Collection[str]) -> list[str]:
     """Groups that the figure shows: teacher, first refit at fewest and at most shots, full LSE."""
     refits = sorted(
         (k for k in keys if k.startswith("fewshot_") and k.endswith("_0")), key=shots_of
