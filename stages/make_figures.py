@@ -1,4 +1,4 @@
-"""Stored masks and metric JSON become pictures: masks side by side, curves, confusion."""
+"""Stored masks and metric JSON become pictures: masks, samples and edits side by side, curves."""
 
 from pathlib import Path
 
@@ -12,21 +12,25 @@ def make_figures(
     predictions: Path,
     metrics: Path,
     confusion: Path,
+    sampled: Path,
+    edited: Path,
     figures: Path,
     *,
     samples: int,
     seed: int,
 ) -> None:
-    """Write masks, training, fewshot and confusion.png; `seed` draws the samples."""
+    """Write the figures of a study, each if its data is there; `seed` draws the samples."""
     import numpy as np
     import pandas as pd
 
     from pipeline.arrays import Group
     from pipeline.reporting import (
         confusion_figure,
+        editing,
         fewshot,
         line_figure,
         mask_figure,
+        sampling,
         tables,
         views,
     )
@@ -45,6 +49,12 @@ def make_figures(
     line_figure(figures / "training.png", [views.training_panel(files)])
     if panels := fewshot.panels(files):
         line_figure(figures / "fewshot.png", panels)
+    if panels := sampling.panels(files):
+        line_figure(figures / "sampling_rates.png", panels)
+    if sampled.exists():
+        sampling.draw_study(sampled, figures / "sampling.png", samples)
+    if (pictures := edited / "pictures.zarr").exists():
+        editing.draw_study(pictures, figures / "editing.png", samples)
     shares = views.confusion_shares(pd.read_csv(confusion), classes)
     confusion_figure(figures / "confusion.png", shares, classes)
 

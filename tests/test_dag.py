@@ -13,7 +13,8 @@ import yaml
 
 REPO = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-COPIED = ("pipeline", "stages", "checkpoints", "dvc.yaml", "dvc.lock", ".dvcignore", ".gitignore")
+COPIED = ("pipeline", "stages", "checkpoints", "edits", "dvc.yaml", "dvc.lock", ".dvcignore")
+COPIED += (".gitignore",)
 
 pytestmark = [pytest.mark.dag, pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -90,6 +91,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "selections": ["random", "uncertain"],
     }
     params["sweep_fewshot"] |= {"stroke_budgets": [64], "stroke_images": [2]}
+    params["studies"]["digiface"]["scs"] |= {"targets": 2, "samples": 2, "scs_shots": [1]}
+    params["studies"]["digiface"]["scs"] |= {"refits": 2, "rate_targets": 1}
+    params["sampling"] |= {"candidates": 2, "steps": 3, "rates": [0.1], "repeats": 2}
+    # Both apply to the first two test samples, so the second takes the first one's vectors.
+    params["studies"]["digiface"]["edits"] |= {"kinds": ["add_hat", "grow_hair"], "samples": 2}
+    params["studies"]["digiface"]["edits"] |= {"rows": 16}
+    params["edit_semantics"] |= {"steps": 3}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for wheel in (REPO / ".store" / "wheels").glob("*.whl"):
         (folder / ".store" / "wheels").mkdir(parents=True, exist_ok=True)
@@ -115,8 +123,9 @@ LISTS = {
 SELECTION = {f"{stage}@{STUDY}" for stage in ("select_categories", "label_selected")}
 COMPARED = {f"{stage}@{STUDY}" for stage in ("compare_extractors", "measure_controls")}
 FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
+CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "edit_semantics")}
 REPORTS = {"make_tables", f"make_figures@{STUDY}"}
-REFITTED = FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | REPORTS
+REFITTED = FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | REPORTS
 # pixel_budget is the LSE's: an NSE comes out the same, so its evaluation has nothing to do.
 PIXELS_REACH = REFITTED - {f"evaluate_extractor@{STUDY}-nse1"}
 
@@ -128,15 +137,23 @@ def test_the_first_run_makes_everything(project: Project):
     # Skin is most of a face: even 48 samples teach it. A shifted or shuffled mask would not pass.
     assert metrics["against_teacher"]["miou_dataset"]["per_class"]["skin"] > 50
     figures = project.folder / "reports/figures/digiface"
-    for name in ("masks", "training", "fewshot", "confusion"):
+    names = ("masks", "training", "fewshot", "confusion", "sampling", "sampling_rates", "editing")
+    for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000
     tables = project.folder / "reports/tables"
     for name, line in {
         "table1": "| digiface | control: fourier_rgb |",
         "table2": "| digiface | 2 | 2 |",
+        "table3": "| digiface | few-shot LSE, 4 shots | 2 | 2 |",
+        "table3_rates": "| digiface | 0.1 | judge |",
+        "table3_differences": "| digiface | full LSE | minus teacher in the loop |",
         "table4": "| digiface | selected | NSE-2 |",
         "table5_digiface": "| l_eye |",
         "table6_digiface": "| skin | 95.9 |",
+        "edits": "| digiface | few-shot LSE | 4 |",
+        "edits_differences": "| digiface | color minus teacher |",
+        "edits_kinds": "| digiface | grow hair | 2 |",
+        "edits_transfer": "| digiface | full LSE | 2 |",
         "fewshot_classes": "| digiface | skin |",
         "fewshot_selection": "| digiface | uncertain | 2 |",
         "fewshot_strokes": "| digiface | 64 | 2 | strokes |",
@@ -154,9 +171,9 @@ def test_extractors_of_the_kept_classes_know_only_these(project: Project):
         assert list(load_extractor(path).classes) == ["bg", *kept["kept"]]
 
 
-def test_shots_run_the_few_shot_fit_and_the_reports_alone(project: Project):
+def test_shots_run_the_few_shot_fit_what_it_guides_and_the_reports_alone(project: Project):
     output = project.run("dvc", "exp", "run", "--temp", "-S", "shots=2")
-    assert project.ran(output) == {f"fit_fewshot@{STUDY}"} | REPORTS
+    assert project.ran(output) == {f"fit_fewshot@{STUDY}"} | CONTROLLED | REPORTS
     assert "caching" not in output
 
 
@@ -165,7 +182,7 @@ def test_queued_shots_share_the_stores(project: Project):
     assert before, "there are shards"
     project.run("dvc", "exp", "run", "--queue", "-S", "shots=1,3")
     output = project.run("dvc", "exp", "run", "--run-all")
-    assert project.ran(output) == {f"fit_fewshot@{STUDY}"} | REPORTS
+    assert project.ran(output) == {f"fit_fewshot@{STUDY}"} | CONTROLLED | REPORTS
     assert "caching" not in output
     after = {p: p.stat().st_mtime_ns for p in (project.folder / ".store").rglob("c/*/0/0")}
     assert after == before, "no shard was written again"

@@ -6,16 +6,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.arrays import write_group
 from pipeline.errors import InputError
 from pipeline.reporting import (
     Line,
     Panel,
     confusion_figure,
+    editing,
     fewshot,
     line_figure,
     mask_figure,
     paper,
     readme,
+    sampling,
     tables,
     views,
 )
@@ -142,6 +145,136 @@ def test_markdown_folds_intervals_and_dashes_what_is_missing(tmp_path, metrics):
     assert numbers["miou_per_image low"].iloc[0] == 79.0, "programs get numbers"
 
 
+def interval(mean, reach=1.0):
+    return {"mean": mean, "low": mean - reach, "high": mean + reach}
+
+
+def agreed(before, after, **over):
+    last = {"agreement_eq7": interval(after), "agreement_class_mean": {"mean": after - 5}}
+    if over:
+        last["over_refits"] = {"agreement_eq7": over}
+    return {"before": {"agreement_eq7": interval(before)}, "last": last}
+
+
+def by_network(lead):
+    """Scores of one network that labels; `lead` is what it adds to every agreement after."""
+    spread = {"standard_deviation": 2.0, "maximum_deviation": 3.0}
+    after = {"fewshot_16": 50.0, "fewshot_4": 45.0, "lse": 60.0, "teacher": 40.0}
+    scores = {m: agreed(30.0, v + lead, **spread) for m, v in after.items()}
+    scores["lse"] = agreed(30.0, 60.0 + lead)
+    gains = {m: interval(v + lead - 30.0) for m, v in after.items()}
+    leads = {m: interval(v - 40.0, 15.0) for m, v in after.items() if m != "teacher"}
+    return scores | {"after_minus_before": gains, "minus_teacher": leads}
+
+
+@pytest.fixture
+def sampled():
+    """Scores as measure_sampling writes them, keys sorted as JSON has them."""
+    diverse = {"before": 9.0, "best": 8.0, "last": 7.0}
+    course = {"0": 30.0, "10": 31.0, "5": 32.0}
+    rates = {rate: dict.fromkeys(sampling.WHO, course) for rate in ("0.001", "0.1", "0.01")}
+    return {
+        "targets": 4,
+        "samples": 3,
+        "by_learning_rate": rates,
+        "diversity_cielab": dict.fromkeys(("fewshot_16", "fewshot_4", "lse", "teacher"), diverse),
+        "masks_by_judge": by_network(0.0),
+        "masks_by_teacher": by_network(7.0),
+    }
+
+
+def test_table_3_has_the_judge_and_the_teacher_apart_and_stands_beside_the_paper(sampled):
+    found = {"other": {}, "ffhq": {sampling.SAMPLING: sampled}}
+    table = sampling.agreement_table(found).set_index("method")
+    order = ["teacher in the loop", "few-shot LSE, 4 shots", "few-shot LSE, 16 shots", "full LSE"]
+    assert list(table.index) == order, "shots by number, not by name"
+    few = table.loc["few-shot LSE, 16 shots"]
+    assert (few["targets"], few["samples"]) == (4, 3)
+    assert (few["judge, before"], few["judge, after"], few["teacher, after"]) == (30.0, 50.0, 57.0)
+    assert (few["judge, after low"], few["judge, after high"]) == (49.0, 51.0)
+    assert (few["judge, ± sd"], few["judge, max. dev."]) == (2.0, 3.0)
+    assert few["judge, class mean"] == 45.0
+    assert (few["diversity, before"], few["diversity, after"]) == (9.0, 7.0)
+    # The paper's table 3: 16 shots 40.0 ± 0.2, 4 shots 39.1, the teacher in the loop 34.3.
+    assert table["paper, FFHQ"].tolist()[:3] == [34.3, 39.1, 40.0]
+    assert few["paper max. dev."] == 0.2
+    assert table.loc["full LSE", ["judge, max. dev.", "paper, FFHQ"]].isna().all()
+
+
+def test_differences_of_agreement_leave_the_teacher_minus_itself_out(sampled):
+    table = sampling.differences_table({"ffhq": {sampling.SAMPLING: sampled}})
+    assert len(table) == 4 + 3
+    row = table.set_index(["difference", "method"]).loc[("after minus before", "full LSE")]
+    assert (row["judge"], row["judge low"], row["teacher"]) == (30.0, 29.0, 37.0)
+    rest = table[table["difference"] == "minus teacher in the loop"]
+    assert rest["judge"].tolist() == [5.0, 10.0, 20.0]
+
+
+def test_rates_and_steps_come_by_number(sampled):
+    files = {sampling.SAMPLING: sampled}
+    table = sampling.rates_table({"ffhq": files})
+    assert list(table.columns[3:]) == ["0 steps", "5 steps", "10 steps"]
+    assert list(dict.fromkeys(table["learning rate"])) == ["0.001", "0.01", "0.1"]
+    assert set(table["masks by"]) == {"judge", "teacher", "the LSE itself"}
+    for panel in sampling.panels(files):
+        assert list(panel.lines)[-1] == "learning rate 0.1"
+        assert panel.lines["learning rate 0.1"].y == [30.0, 32.0, 31.0]
+    assert sampling.panels({}) == [], "a study without samples has no figure"
+
+
+def edit_scores(region, **more):
+    one = {"iou_region_judge": region, "lab_outside": 8.0, "success": 0.25} | more
+    scores = {k: {"mean": v, "low": v - 0.25, "high": v + 0.25} for k, v in one.items()}
+    return {"count": 3} | scores
+
+
+@pytest.fixture
+def edited():
+    """Scores as edit_semantics writes them; IoU and rates are fractions."""
+    difference = edit_scores(0.125)
+    del difference["count"]
+    return {
+        "unedited": {"none": edit_scores(0.0)},
+        "edited": {
+            "color": edit_scores(0.25, seconds=2.0, cpu_seconds=1.5),
+            "fewshot": edit_scores(0.625, cpu_seconds=1.0),
+            "teacher": edit_scores(0.5),
+        },
+        "transferred": {"teacher": edit_scores(0.375)},
+        "paired": {"fewshot - teacher": difference},
+        "by_edit": {"add_hat": {"fewshot": 0.5, "none": 0.0, "teacher": 0.25}},
+        "samples": {"add_hat": {"tried": 9, "found": 2}},
+    }
+
+
+def test_edits_are_in_percent_and_start_from_the_unedited(edited):
+    metrics = {"ffhq": {editing.EDITING: edited}, "other": {}}
+    table = editing.edits_table(metrics).set_index("method")
+    assert list(table.index) == ["unedited", "color", "teacher", "few-shot LSE"]
+    few = table.loc["few-shot LSE"]
+    assert (few["edits"], few["region IoU, judge"], few["success, %"]) == (3, 62.5, 25.0)
+    assert (few["region IoU, judge low"], few["region IoU, judge high"]) == (37.5, 87.5)
+    assert (few["CIELAB change outside"], few["CPU s an edit"]) == (8.0, 1.0), "no percent"
+    assert editing.transfer_table(metrics)["region IoU, judge"].tolist() == [37.5]
+    (row,) = editing.differences_table(metrics).to_dict("records")
+    assert (row["method"], row["region IoU, judge"]) == ("few-shot LSE minus teacher", 12.5)
+    (row,) = editing.kinds_table(metrics).to_dict("records")
+    kinds = {"study": "ffhq", "edit": "add hat", "samples": 2}
+    assert row == kinds | {"unedited": 0.0, "teacher": 25.0, "few-shot LSE": 50.0}
+
+
+def test_findings_quote_the_judge_and_say_when_nothing_can_be_told(sampled, edited):
+    said = readme.findings({"ffhq": {"sampling": sampled, "editing": edited}})
+    assert len(said) == 2
+    assert "16-shot LSE" in said[0] and "4 target masks" in said[0]
+    assert "from 30.0 to 50.0 % (49.0 to 51.0)" in said[0]
+    assert "+10.0 (-5.0 to +25.0) points, no difference can be told" in said[0]
+    assert "3 semantic edits" in said[1] and "few-shot LSE 62.5" in said[1]
+    assert "few-shot LSE +12.5 (-12.5 to +37.5), no difference can be told" in said[1]
+    sampled["masks_by_judge"]["minus_teacher"]["fewshot_16"] = interval(10.0, 2.0)
+    assert "no difference" not in readme.findings({"ffhq": {"sampling": sampled}})[0]
+
+
 def test_no_metrics_are_said(tmp_path):
     with pytest.raises(InputError, match="no metrics in"):
         tables.read_metrics(tmp_path)
@@ -195,3 +328,30 @@ def test_classes_of_a_space_have_colors_of_their_own():
     merged = LABEL_SPACES["celebamask15"].classes
     assert len({COLORS[c] for c in merged}) == len(merged)
     assert set(LABEL_SPACES["celebamask19"].classes) <= COLORS.keys()
+
+
+def test_figure_6_shows_the_first_sample_of_each_target(tmp_path):
+    """Samples are of one color each, so a wrong row or an exchanged method would show."""
+    colors = {"teacher": 40, "fewshot_4_0": 90, "fewshot_16_0": 120, "fewshot_8_0": 200, "lse": 160}
+    targets = np.ones((2, 16, 16), np.uint8)
+    targets[1, :, 8:] = 2
+    arrays = {"targets/masks": targets}
+    for method, first in colors.items():
+        levels = np.array([first, first + 5, first + 10, first + 15], np.uint8)  # of 2 x 2 samples
+        images = np.zeros((4, 3, 16, 16), np.uint8)
+        images[:, 0] = levels[:, None, None]
+        arrays[f"{method}/images_last"] = images
+        arrays[f"{method}/judge_last"] = targets.repeat(2, 0)
+    write_group(tmp_path / "sampled.zarr", arrays, {"classes": ["bg", "skin", "hair"]})
+    sampling.draw_study(tmp_path / "sampled.zarr", tmp_path / "figure.png", 6)
+    picture = np.asarray(Image.open(tmp_path / "figure.png").convert("RGB"))
+    pure = (picture[..., 1] == 0) & (picture[..., 2] == 0)
+    levels, counts = np.unique(picture[pure][:, 0], return_counts=True)
+    shown = {
+        int(level) for level, count in zip(levels, counts, strict=True) if level and count > 5000
+    }
+    assert shown == {40, 50, 90, 100, 120, 130, 160, 170}, "first samples, fewest and most shots"
+    columns = [
+        np.nonzero(pure & (picture[..., 0] == level))[1].min() for level in (40, 90, 120, 160)
+    ]
+    assert columns == sorted(columns), "teacher, few shots by number, the full LSE"

@@ -1,6 +1,8 @@
 """Figures of masks beside images, readable at the width of a README."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,56 @@ def mask_figure(
         bottom=0.75 / (1.6 * len(rows) + 0.9),
         wspace=0.03,
         hspace=0.03,
+    )
+    with atomic(path) as partial:
+        figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
+    plt.close(figure)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a grid of pictures."""
+
+    title: str
+    pictures: np.ndarray  # [row, H, W, 3] uint8
+    captions: Sequence[str] | None = None  # below each picture
+
+
+def grid_figure(
+    path: Path, columns: Sequence[Column], rows: Sequence[str], classes: Sequence[str]
+) -> None:
+    """Draw pictures side by side, a titled row each; a legend of the classes below."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
+
+    inch, words = 1.35, 0.2 * any(column.captions is not None for column in columns)
+    left = 0.2 + 0.17 * max(row.count("\n") + 1 for row in rows)  # for the rows' titles
+    width, step, legend = inch * len(columns) + left, inch + words, 0.62
+    height = step * len(rows) + 0.3 + legend
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=(width, height), squeeze=False)
+    for i, (line, row) in enumerate(zip(axes, rows, strict=True)):
+        for axis, column in zip(line, columns, strict=True):
+            axis.imshow(column.pictures[i], interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if i == 0:
+                axis.set_title(column.title, fontsize=9)
+            if column.captions is not None:
+                axis.set_xlabel(column.captions[i], fontsize=9, labelpad=2)
+        line[0].set_ylabel(row, fontsize=9)
+    patches = [Patch(facecolor=COLORS[c], edgecolor="#888888", label=c) for c in classes]
+    across = math.ceil(len(classes) / math.ceil(len(classes) / (width / 0.95)))
+    figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=9, frameon=False)
+    figure.subplots_adjust(
+        left=left / width,
+        right=0.998,
+        top=1 - 0.3 / height,
+        bottom=(legend + words) / height,
+        wspace=0.03,
+        hspace=0.03 + words / inch,
     )
     with atomic(path) as partial:
         figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from pipeline.errors import InputError
-from pipeline.reporting import fewshot, tables
+from pipeline.reporting import editing, fewshot, sampling, tables
 
 RESULTS = {
     "study": "study",
@@ -49,7 +49,10 @@ def findings(metrics: tables.Metrics) -> list[str]:
     """One sentence a question and study, with its numbers."""
     lines = []
     for study, files in metrics.items():
-        for describe in (_to_nse, _to_control, _to_selection, _to_full, _to_random):
+        for describe in (
+            *(_to_nse, _to_control, _to_selection, _to_full, _to_random),
+            *(_to_sampling, _to_editing),
+        ):
             lines += [f"`{study}`: {line}" for line in describe(files)]
     return lines
 
@@ -145,6 +148,54 @@ def _to_random(files: Mapping[str, dict]) -> list[str]:
             f"shots (95 % t interval): {verdict or 'no difference can be told'}."
         )
     return lines
+
+
+def _to_sampling(files: Mapping[str, dict]) -> list[str]:
+    """What conditional sampling by the LSE of most shots reaches, by the judge."""
+    found = files.get(sampling.SAMPLING)
+    few = [m for m in sampling.methods(found) if sampling.shots_of(m)] if found else []
+    if not few:
+        return []
+    scores, method = found["masks_by_judge"], few[-1]
+    before, after = (scores[method][moment]["agreement_eq7"] for moment in ("before", "last"))
+    gap = scores["minus_teacher"][method]
+    return [
+        f"conditional sampling with the {sampling.shots_of(method)}-shot LSE in the loop takes the "
+        f"agreement with {found['targets']} target masks, as the judge sees it, from "
+        f"{before['mean']:.1f} to {after['mean']:.1f} % ({after['low']:.1f} to "
+        f"{after['high']:.1f}); minus the teacher in the loop: {_points(gap)} points"
+        f"{_verdict(gap)}."
+    ]
+
+
+def _to_editing(files: Mapping[str, dict]) -> list[str]:
+    """How well edits show what they ask for, by the judge, against the teacher in the loop."""
+    found = files.get(editing.EDITING)
+    if not found:
+        return []
+    table = editing.edits_table({"": files}).set_index("method")["region IoU, judge"]
+    scores = ", ".join(f"{method} {iou:.1f}" for method, iou in table.items())
+    gaps = editing.differences_table({"": files})
+    column = "region IoU, judge"
+    words = []
+    for _, row in gaps.iterrows():
+        gap = {"mean": row[column], "low": row[f"{column} low"], "high": row[f"{column} high"]}
+        words.append(
+            f"{row['method'].removesuffix(' minus teacher')} {_points(gap)}{_verdict(gap)}"
+        )
+    count = found["edited"]["teacher"]["count"]
+    return [
+        f"{count} semantic edits, IoU of the edited region with its target, as the judge sees it: "
+        f"{scores} %; minus the teacher in the loop: {'; '.join(words)}."
+    ]
+
+
+def _points(gap: Mapping[str, float]) -> str:
+    return f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})"
+
+
+def _verdict(gap: Mapping[str, float]) -> str:
+    return ", no difference can be told" if gap["low"] <= 0 <= gap["high"] else ""
 
 
 def fill(text: str, found: Mapping[str, str]) -> str:
