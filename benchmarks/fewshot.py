@@ -3,7 +3,8 @@
 The recipe: learning rate 1e-3, divided by 10 after 40 % of 6400 / 1600 / 800 / 400 steps at 1 / 4 /
 8 / 16 shots, all pixels of every sample in each step, no L2. That is 6,400 passes a problem.
 FEWSHOT_REPEATS (default 5) says how many of the disjoint draws run, FEWSHOT_SHARE (default 1) which
-share of the recipe's steps, with its decay in proportion; both are printed.
+share of the recipe's steps, with its decay in proportion, FEWSHOT_SHOTS (default 1,4,8,16) which
+numbers of shots; all are printed.
 """
 
 import os
@@ -28,6 +29,7 @@ STUDY = "ffhq"
 # As in params.yaml, section fewshot.
 RULE, SEED = fewshot.Rule(power=0.5, l2=0.01, iterations=40, pixels_per_sample=1024), 0
 STEPS = {1: 6400, 4: 1600, 8: 800, 16: 400}
+SHOTS = [int(num) for num in os.environ.get("FEWSHOT_SHOTS", "1,4,8,16").split(",")]
 SHARE = float(os.environ.get("FEWSHOT_SHARE", 1))
 REPEATS, DRAWS = int(os.environ.get("FEWSHOT_REPEATS", 5)), 5
 
@@ -96,7 +98,7 @@ def measure() -> dict:
     result: dict = {"repeats of each shot count": len(draws)}
     result["recipe: share of its steps that ran"] = SHARE
     total = {"ours": building, "recipe": 0.0}
-    for shots in STEPS:
+    for shots in SHOTS:
         found: dict[str, list] = {"ours": [], "recipe": []}
         for rows in draws[:, :shots].tolist():
             begun = time.process_time()
