@@ -18,7 +18,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	@touch $@
 
 repro: setup
-	dvc repro
+	$(BIN)/python -m stages.reproduce
 
 test: setup
 	$(BIN)/python -m pytest

@@ -1,14 +1,15 @@
 """Train a face-parsing network on a folder of images and masks: resumable, on CPU or GPU."""
 
+import hashlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.checkpoints import write_safetensors
+from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.errors import InputError, choose
 from pipeline.files import atomic, fingerprint
 from pipeline.metrics import PixelCounts, dataset_scores, summary
@@ -35,6 +36,7 @@ class Recipe:
     learning_rate: float
     seed: int
     polish: int = 0  # steps of a second phase: half the augmentation, a quarter of the rate
+    start: str = ""  # digest of the weights that training went on from
 
 
 def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:
@@ -63,6 +65,7 @@ def train(
     recipe: Recipe,
     state: Path,  # training state, for resuming
     device: torch.device,
+    start: Path | None = None,  # weights of the same architecture to go on from
     evaluate_every: int = 400,  # steps between lines of validation scores
     save_every: int = 200,  # steps between states
 ) -> dict:
@@ -79,7 +82,10 @@ def train(
     say(f"{len(training.images)} training pairs, data {pairs.digest}, device {device}")
 
     torch.manual_seed(recipe.seed)
-    network = network_class(NUM_CLASSES).to(device, memory_format=torch.channels_last)
+    network = network_class(NUM_CLASSES)
+    if start:
+        recipe = replace(recipe, start=_start_from(start, network))
+    network = network.to(device, memory_format=torch.channels_last)
     average = {k: v.clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=0.02)
     identity = fingerprint(asdict(recipe) | {"data": pairs.digest})
@@ -128,6 +134,20 @@ def train(
     write_safetensors(weights, {k: v.half() for k, v in average.items()}, facts)
     state.unlink(missing_ok=True)
     return facts
+
+
+def _start_from(path: Path, network: torch.nn.Module) -> str:
+    """Load a teacher's weights into `network`; returns their digest."""
+    tensors, facts = read_safetensors(path)
+    try:
+        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError:
+        raise InputError(
+            f"{path} of architecture {facts.get('architecture')}",
+            "weights of the architecture to train",
+            "name weights of that architecture, or leave --start out",
+        ) from None
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _class_weights(masks: Tensor) -> Tensor:

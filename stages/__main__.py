@@ -25,7 +25,7 @@ STAGES = (
     "make_tables",
     "make_figures",
 )
-TOOLS = ("sample_conditionally", "edit_sample", "store", "update_readme")
+TOOLS = ("reproduce", "sample_conditionally", "edit_sample", "store", "update_readme")
 
 
 def sentence(name: str) -> str:

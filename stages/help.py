@@ -43,6 +43,7 @@ HELP = {
     "seed": "First seed; each sample has its own.",
     "study": "Name of the study, whose own learning rates are taken.",
     "sha256": "sha256 of the wheel.",
+    "start": "Weights of the same architecture to go on from; none: random ones.",
     "steps": "Steps of Adam: of training, or of a search for latents.",
     "shots": "Annotated samples; sweep_fewshot takes several.",
     "solver": "lbfgs (convex, on sampled pixels) or adam (the paper's recipe).",
