@@ -1,4 +1,4 @@
-"""Masks from one extractor, or scores of many, while the features stream by: nothing is stored."""
+"""Masks or scores of extractors while the features stream by: nothing is stored."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +26,9 @@ TOGETHER = 4  # extractors whose logits are held at a time: 16 MB of 15 classes 
 
 @dataclass(frozen=True)
 class PredictTask:
-    """Samples [start, stop) of a split for an extractor to segment while they are synthesized."""
+    """Samples [start, stop) of a split for extractors to segment while they are synthesized."""
 
-    extractor: str
+    extractors: tuple[str, ...]
     source: Source
     split: str
     start: int
@@ -36,15 +36,18 @@ class PredictTask:
     size: int
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _extractor(path: str, device: str) -> Extractor:
     return load_extractor(path, device)
 
 
-def _predict(task: PredictTask) -> np.ndarray:
-    extractor = _extractor(task.extractor, task.source.device)
-    parts = stream(task.source, task.split, task.start, task.stop, extractor.taps)
-    return np.concatenate([extractor.predict(features, task.size) for features, _ in parts])
+def _predict(task: PredictTask) -> UInt8[np.ndarray, "extractor sample size size"]:
+    extractors = [_extractor(path, task.source.device) for path in task.extractors]
+    read = {tap for extractor in extractors for tap in extractor.taps}
+    taps = [tap for tap in task.source.generator().taps if tap in read]
+    parts = stream(task.source, task.split, task.start, task.stop, taps)
+    masks = [[one.predict(features, task.size) for one in extractors] for features, _ in parts]
+    return np.concatenate([np.stack(part) for part in masks], 1)
 
 
 def check_extractor(extractor: str, source: Source, classes: Sequence[str] | None) -> None:
@@ -65,23 +68,24 @@ def check_extractor(extractor: str, source: Source, classes: Sequence[str] | Non
 
 
 def predict_masks(
-    extractor: str,  # a fitted extractor
+    extractors: Sequence[str],  # fitted ones
     source: Source,
     split: str,
     size: int,  # label size in px
     num_workers: int = 0,
     classes: Sequence[str] | None = None,  # that the masks must have; None: any
-) -> np.ndarray:
-    """The extractor's masks [N, size, size] of a split; features are streamed, never stored."""
-    check_extractor(extractor, source, classes)
+) -> UInt8[np.ndarray, "extractor sample size size"]:
+    """Every extractor's masks of a split, which is synthesized once for all, never stored."""
+    for extractor in extractors:
+        check_extractor(extractor, source, classes)
     total = Group(source.latents).splits[split]
     step = max(BATCH, source.batch_size)
     tasks = [
-        PredictTask(extractor, source, split, start, min(start + step, total), size)
+        PredictTask(tuple(extractors), source, split, start, min(start + step, total), size)
         for start in range(0, total, step)
     ]
     processes = workers.count(num_workers, source.device, len(tasks))
-    return np.concatenate(list(workers.run(_predict, tasks, f"segmenting {split}", processes)))
+    return np.concatenate(list(workers.run(_predict, tasks, f"segmenting {split}", processes)), 1)
 
 
 def stack(extractors: Sequence[LSE]) -> LSE:

@@ -247,16 +247,16 @@ def test_the_recipe_is_a_solver(project: Project):
         "data/masks/digiface.zarr",
         "data/pixels/digiface.json",
     )
-    options = {"name": "lse", "solver": "adam", "epochs": 1}
+    options = {"names": "lse", "solver": "adam", "epochs": 1}
     options |= {"l2": 1, "iterations": 1, "pixel_budget": 1, "device": "cpu"}
     options |= {"steps": 1, "batch": 1, "window": 64, "looks": 1, "patience": 1}
     options |= {"nse2_width": 8, "learning_rates": "nse1=0.01"}
     project.run(
         *(sys.executable, "-m", "stages.fit_extractor", features, masks, pixels),
-        *("adam.safetensors", "adam.json"),
+        *("adam", "adam"),
         *(f"--{name}={value}" for name, value in options.items()),
     )
-    report = json.loads((project.folder / "adam.json").read_text())
+    report = json.loads((project.folder / "adam/lse_fit.json").read_text())
     assert report["solver"] == "adam"
     assert report["passes"] == 40 + 324 + 640  # a fiftieth of the schedule, in whole steps
 
