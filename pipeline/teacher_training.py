@@ -1,8 +1,7 @@
 """Train a face-parsing network on a folder of images and masks: resumable, on CPU or GPU."""
 
-import hashlib
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.errors import InputError, choose
-from pipeline.files import atomic, fingerprint
+from pipeline.files import atomic, fingerprint, sha256
 from pipeline.metrics import PixelCounts, dataset_scores, summary
 from pipeline.progress import say
 from pipeline.teachers import INPUT_SIZE, Teacher
@@ -36,7 +35,6 @@ class Recipe:
     learning_rate: float
     seed: int
     polish: int = 0  # steps of a second phase: half the augmentation, a quarter of the rate
-    start: str = ""  # digest of the weights that training went on from
 
 
 def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:
@@ -83,12 +81,11 @@ def train(
 
     torch.manual_seed(recipe.seed)
     network = network_class(NUM_CLASSES)
-    if start:
-        recipe = replace(recipe, start=_start_from(start, network))
+    origin = _start_from(start, network) if start else {}
     network = network.to(device, memory_format=torch.channels_last)
     average = {k: v.clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=0.02)
-    identity = fingerprint(asdict(recipe) | {"data": pairs.digest})
+    identity = fingerprint(asdict(recipe) | {"data": pairs.digest} | origin)
     first = _resume(state, identity, network, average, optimizer)
 
     weight = _class_weights(training.masks).to(device)
@@ -130,14 +127,14 @@ def train(
         for name, part in {"validation": validation, "test": test}.items()
     }
     report["test_64px"] = _report(_score(network_class, average, test, device, through=64))
-    facts = asdict(recipe) | {"data": pairs.digest, "scores": report}
+    facts = asdict(recipe) | {"data": pairs.digest, "scores": report} | origin
     write_safetensors(weights, {k: v.half() for k, v in average.items()}, facts)
     state.unlink(missing_ok=True)
     return facts
 
 
-def _start_from(path: Path, network: torch.nn.Module) -> str:
-    """Load a teacher's weights into `network`; returns their digest."""
+def _start_from(path: Path, network: torch.nn.Module) -> dict[str, str]:
+    """Load a teacher's weights into `network`; returns which ones they are."""
     tensors, facts = read_safetensors(path)
     try:
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -147,7 +144,7 @@ def _start_from(path: Path, network: torch.nn.Module) -> str:
             "weights of the architecture to train",
             "name weights of that architecture, or leave --start out",
         ) from None
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return {"start": str(path), "start_sha256": sha256(path)[:16]}
 
 
 def _class_weights(masks: Tensor) -> Tensor:
