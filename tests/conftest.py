@@ -16,6 +16,11 @@ FAMILIES = ("dcgan", "mobile_stylegan")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """The pipeline's own test first: it takes longest, and the other files run beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("dag") is None)
+
+
 @pytest.fixture(autouse=True)
 def store_root(tmp_path, monkeypatch):
     """No test may touch the project's own store; subprocesses inherit this one."""
