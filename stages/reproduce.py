@@ -1,7 +1,6 @@
-"""The whole run: `dvc repro` of every study side by side, each on its share of the cores."""
+"""The whole run: `dvc repro`, with as many stages side by side as there are cores."""
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -11,77 +10,90 @@ from stages import run
 
 
 def reproduce() -> None:
-    """Run what is out of date, as `dvc repro` does, but the stages of different studies at once.
+    """Run what is out of date, as `dvc repro` does, but several stages at once.
 
-    Two stages of one thread each take less time than one after the other on two threads. A lane
-    that ends leaves its cores to the others. Ctrl-C stops all of them; what is done stays done.
+    Two stages of one thread each take less time than one after the other on two threads. A stage
+    starts when all that it needs is done; where one fails, what does not need it goes on.
+    Ctrl-C stops all of them; what is done stays done.
     """
-    names = ["dvc", "stage", "list", "--name-only"]
-    listed = subprocess.run(names, stdout=subprocess.PIPE, text=True)
-    if listed.returncode:
-        sys.exit(listed.returncode)
-    cores, waiting = sorted(os.sched_getaffinity(0)), studies(listed.stdout.split())
-    if min(len(cores), len(waiting)) > 1:
-        status = _dvc("repro", "trace_imports").wait() or side_by_side(waiting, cores)
-        if status:
-            sys.exit(status)
-    sys.exit(_dvc("repro").wait())
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        needs = stages_to_run()
+        if failed := side_by_side(needs, cores):
+            print(f"failed: {', '.join(failed)}; what needs them was left out", file=sys.stderr)
+            sys.exit(1)
+    sys.exit(subprocess.run(["dvc", "repro"]).returncode)
 
 
-def studies(stages: list[str]) -> dict[str, list[str]]:
-    """The stages of each study, in the order given: study names follow `fetch_checkpoint@`."""
-    names = [name.partition("@")[2] for name in stages if name.startswith("fetch_checkpoint@")]
-    found = {name: [] for name in names}
-    for stage in stages:
-        cell = stage.partition("@")[2]
-        owners = [name for name in names if re.match(rf"{re.escape(name)}(-|$)", cell)]
-        if owners:
-            found[max(owners, key=len)].append(stage)
-    return found
+def stages_to_run() -> dict[str, set[str]]:
+    """What is out of date, or needs what is: {stage: those of them that it needs}, in order."""
+    import logging
 
+    import networkx
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
 
-def side_by_side(waiting: dict[str, list[str]], cores: list[int]) -> int:
-    """Run a lane a study, at most one a core; returns the first failure's exit status, or 0."""
-    queue, lanes, readers, failed = list(waiting), {}, [], 0
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of the stages that are frozen
     try:
-        while queue or lanes:
-            while queue and len(lanes) < len(cores):
-                study = queue.pop(0)
-                # One by one: a check of what all lanes depend on would lock it against the others.
-                lanes[study] = _dvc("repro", "--single-item", *waiting[study], pipe=True)
-                readers.append(threading.Thread(target=_relay, args=(study, lanes[study].stdout)))
+        with Repo() as repo:
+            graph = repo.index.graph  # edges lead to what a stage needs
+            changed = repo.status()
+            stale = {stage for stage in graph if stage.addressing in changed}
+            stale |= {above for stage in stale for above in networkx.ancestors(graph, stage)}
+            ordered = networkx.topological_sort(graph.reverse())
+            todo = [stage for stage in ordered if stage in stale and not stage.frozen]
+            return {
+                stage.addressing: {need.addressing for need in graph.successors(stage)}
+                & {other.addressing for other in todo}
+                for stage in todo
+            }
+    except DvcException as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def side_by_side(needs: dict[str, set[str]], cores: list[int]) -> list[str]:
+    """Run every stage once what it needs is done, at most one a core; returns what failed."""
+    waiting, running, readers, failed = dict(needs), {}, [], []
+    try:
+        while waiting or running:
+            for stage in [name for name, process in running.items() if process.poll() is not None]:
+                if running.pop(stage).returncode:
+                    failed.append(stage)
+            undone = {*waiting, *running, *failed}
+            ready = [name for name, wanted in waiting.items() if not wanted & undone]
+            if not ready and not running:
+                return failed
+            free = sorted({*cores} - {c for p in running.values() for c in p.cores})
+            for i, stage in enumerate(ready[: len(free)]):
+                del waiting[stage]
+                running[stage] = _start(stage, free[i :: min(len(free), len(ready))])
+                readers.append(threading.Thread(target=_relay, args=(stage, running[stage].stdout)))
                 readers[-1].start()
-                share(list(lanes.values()), cores)
-            time.sleep(0.2)
-            for study in [name for name, lane in lanes.items() if lane.poll() is not None]:
-                failed = lanes.pop(study).returncode or failed
-                share(list(lanes.values()), cores)
-    except KeyboardInterrupt:  # the terminal has sent it to the lanes and their stages as well
-        for lane in lanes.values():
-            lane.wait()
-        failed = 130
-    for reader in readers:
-        reader.join()
+            time.sleep(0.1)
+    except KeyboardInterrupt:  # the terminal has sent it to the stages as well
+        for process in running.values():
+            process.wait()
+        sys.exit(130)
+    finally:
+        for reader in readers:
+            reader.join()
     return failed
 
 
-def share(lanes: list[subprocess.Popen], cores: list[int]) -> None:
-    """Split the cores evenly; the stages that a lane starts from now on keep to its part."""
-    for i, lane in enumerate(lanes):
-        if lane.poll() is None:
-            os.sched_setaffinity(lane.pid, set(cores[i :: len(lanes)]))
+def _start(stage: str, cores: list[int]) -> subprocess.Popen:
+    words = ["dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    os.sched_setaffinity(process.pid, cores)
+    process.cores = cores
+    return process
 
 
-def _dvc(*words: str, pipe: bool = False) -> subprocess.Popen:
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if pipe else {}
-    return subprocess.Popen(["dvc", "--wait-for-lock", *words], **output)
-
-
-def _relay(study: str, lines) -> None:
-    """Print what a lane says, each line after the study's name."""
+def _relay(stage: str, lines) -> None:
+    """Print what a stage says, each line after its name."""
     for line in lines:
         if line.strip():
-            print(f"[{study}] {line}", end="", flush=True)
+            print(f"[{stage}] {line}", end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from stages.reproduce import studies
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +36,7 @@ import os, pathlib, sys, time
 if pathlib.Path("broken_" + sys.argv[1]).exists():
     sys.exit("out of order")
 start = time.time()
-time.sleep(1)
+time.sleep(3)
 line = f"{start} {time.time()} {','.join(map(str, sorted(os.sched_getaffinity(0))))}"
 pathlib.Path(sys.argv[1]).write_text(line + chr(10))
 """
@@ -60,17 +59,13 @@ def run(tmp_path):
     return run
 
 
-def test_a_study_owns_the_stages_that_end_in_its_name():
-    stages = ["trace_imports", "fetch_checkpoint@a", "fetch_checkpoint@a-b", "train_teacher@x"]
-    stages += ["fit_extractor@a-lse", "fit_extractor@a-b-lse", "make_tables", "label_full@a"]
-    assert studies(stages) == {
-        "a": ["fetch_checkpoint@a", "fit_extractor@a-lse", "label_full@a"],
-        "a-b": ["fetch_checkpoint@a-b", "fit_extractor@a-b-lse"],
-    }
+more_than_one_core = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="on one core it is plain dvc repro"
+)
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core runs plain dvc repro")
-def test_studies_run_side_by_side_and_what_joins_them_last(run, tmp_path):
+@more_than_one_core
+def test_stages_run_side_by_side_and_what_joins_them_last(run, tmp_path):
     done = run(sys.executable, "-m", "stages.reproduce")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [(tmp_path / f"fetched_{s}").read_text().split() for s in ("a", "a-b")]
@@ -78,18 +73,31 @@ def test_studies_run_side_by_side_and_what_joins_them_last(run, tmp_path):
     assert float(start_a) < float(end_b) and float(start_b) < float(end_a)
     assert not set(cores_a.split(",")) & set(cores_b.split(","))
     assert len((tmp_path / "table").read_text().splitlines()) == 2
-    assert "[a-b] Running stage 'fit_extractor@a-b'" in done.stdout
+    assert "[fit_extractor@a-b] Running stage 'fit_extractor@a-b'" in done.stdout
     again = run(sys.executable, "-m", "stages.reproduce")
     assert again.returncode == 0 and "Running stage" not in again.stdout
 
 
-def test_a_study_that_fails_leaves_the_others_done(run, tmp_path):
+@more_than_one_core
+def test_only_what_is_out_of_date_is_looked_at(run, tmp_path):
+    assert run("dvc", "repro").returncode == 0
+    (tmp_path / "fitted_a").unlink()
+    code = "from stages.reproduce import stages_to_run; print(stages_to_run())"
+    done = run(sys.executable, "-c", code)
+    assert ast.literal_eval(done.stdout) == {
+        "fit_extractor@a": set(),
+        "make_tables": {"fit_extractor@a"},
+    }
+
+
+def test_a_stage_that_fails_leaves_the_others_done(run, tmp_path):
     (tmp_path / "broken_fetched_a").touch()
     done = run(sys.executable, "-m", "stages.reproduce")
     assert done.returncode != 0 and "out of order" in done.stdout + done.stderr
     assert not (tmp_path / "table").exists()
     if len(os.sched_getaffinity(0)) > 1:
         assert (tmp_path / "fitted_a-b").exists()
+        assert "failed: fetch_checkpoint@a; what needs" in done.stderr
     (tmp_path / "broken_fetched_a").unlink()
     assert run(sys.executable, "-m", "stages.reproduce").returncode == 0
     assert len((tmp_path / "table").read_text().splitlines()) == 2
