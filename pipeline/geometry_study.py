@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import geometry, tap_fits, workers
+from pipeline import geometry, solvers, tap_fits, workers
 from pipeline.arrays import Group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, Extractor
@@ -29,7 +29,6 @@ from pipeline.metrics import (
 from pipeline.pixels import hypercolumns
 from pipeline.prediction import confusions, stack, stacked_masks
 from pipeline.progress import say
-from pipeline.solvers import ROWS
 from pipeline.stores import Store
 from pipeline.tap_fits import Fit, Pixels
 from pipeline.taps import Tap
@@ -37,8 +36,9 @@ from pipeline.taps import Tap
 SCALES = ("raw", "scaled")  # features as they are, or each channel over its root mean square
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # of pixels that a single channel is on for
 DETECTOR_PIXELS = 8192  # at most, for single channels
-THINNED = 2  # greedy selection reads every second pixel
+THINNED = 4  # greedy selection reads every fourth pixel
 IMAGES_A_TASK = 4
+SHOWN = ("lse", "centers", "layered")  # in pictures, by how their names begin
 ENOUGH = 50.0  # %: centers `segment` if they reach this share of the LSE's mIoU
 
 
@@ -65,7 +65,7 @@ def measure_geometry(
     """Fit, score and compare; return the report, and masks for pictures with their rows."""
     _check(study, lse)
     train, held = tap_fits.read(store, settings.pixel_budget, study.source.device)
-    detected = _detectors(study, train, held, settings.seed)
+    detected = _detectors(study, train, held)
     sums = {"raw": class_sums(train, len(study.classes))}
     pixels = tap_fits.prepare(train, held, store)
     scaled = Columns(pixels.data.x, pixels.data.y, pixels.data.weights)
@@ -96,15 +96,16 @@ def measure_geometry(
         "layer_weight": settings.layer_weight,
     } | fits.report(pixels, found)
     report["claims"] = claims(report, fits, found)
-    return report, _pictures(study, extractors, settings)
+    shown = {k: v for k, v in extractors.items() if k.startswith(SHOWN)}
+    return report, _pictures(study, shown, settings)
 
 
 def _check(study: Study, lse: Extractor) -> None:
     if not isinstance(lse, LSE) or lse.bias is not None:
         raise InputError(
-            f"a {type(lse).__name__} with settings {lse.settings}",
-            "an LSE without bias",
-            "name the fitted extractor `lse`",
+            "an LSE with a bias" if isinstance(lse, LSE) else f"an {type(lse).__name__}",
+            "an LSE without one",
+            "name the fitted extractor `lse` of the study",
         )
     if lse.taps != study.taps or list(lse.classes) != list(study.classes):
         raise InputError(
@@ -119,7 +120,7 @@ def _check(study: Study, lse: Extractor) -> None:
 def class_sums(columns: Columns, num_classes: int) -> np.ndarray:
     """Weighted sums [class, channel] of unit hypercolumns, block by block."""
     total = np.zeros((num_classes, columns.x.shape[1]))
-    parts = (values.split(ROWS) for values in (columns.x, columns.y, columns.weights))
+    parts = (values.split(solvers.ROWS) for values in (columns.x, columns.y, columns.weights))
     for x, y, weights in zip(*parts, strict=True):
         total += geometry.unit_sums(*_arrays(x, y, weights), num_classes)[0]
     return total
@@ -303,14 +304,14 @@ def claims(report: Mapping, fits: Fits, found: Mapping[str, np.ndarray]) -> dict
     }
 
 
-def _detectors(study: Study, train: Columns, held: Columns, seed: int) -> dict:
+def _detectors(study: Study, train: Columns, held: Columns) -> dict:
     """The best single channel of each class: its tap, its index there, and its IoU."""
     drawn = []
     for columns in (train, held):
         step = -(-len(columns.x) // DETECTOR_PIXELS)
         parts = (values[::step] for values in (columns.x, columns.y, columns.weights))
         drawn.append(geometry.Drawn(*_arrays(*parts)))
-    found = geometry.detectors(*drawn, len(study.classes), SHARES, seed)
+    found = geometry.detectors(*drawn, len(study.classes), SHARES)
     ends = np.cumsum([tap.channels for tap in study.taps])
     report = {}
     for name, best in zip(study.classes, found, strict=True):
@@ -328,15 +329,25 @@ def _detectors(study: Study, train: Columns, held: Columns, seed: int) -> dict:
 def _alignment(
     study: Study, pixels: Pixels, lse: LSE, centers: Mapping[str, np.ndarray]
 ) -> dict[str, dict]:
-    """Cosines of the LSE's weights with the class centers: own, and the nearest other class.
+    """Cosines with the class centers of the LSE's weights, and of their patterns: own, next other.
 
     Adding one vector to all classes' weights changes no mask, so the mean over classes is taken
-    off the weights and off the centers first.
+    off the weights and off the centers first. The pattern of weights t is C t, with the features'
+    second moments C: what the features do where the logit is high (Haufe et al., NeuroImage 2014).
     """
-    weights = np.concatenate([w.detach().cpu().numpy() for w in lse.weights], 1)
-    scale, found = pixels.data.scale.cpu().numpy(), {}
-    for kind, values in (("raw", weights), ("scaled", weights * scale)):
-        table = geometry.cosines(values - values.mean(0), centers[kind] - centers[kind].mean(0))
+    data = pixels.data
+    moments = solvers.moments(data, seed=0) if pixels.moments is None else pixels.moments
+    raw = torch.cat([w.detach() for w in lse.weights], 1).to(data.scale.device)
+    scaled = raw * data.scale
+    compared = {
+        "raw": (raw, "raw"),
+        "scaled": (scaled, "scaled"),
+        "pattern": (scaled @ moments, "scaled"),
+    }
+    found = {}
+    for kind, (vectors, which) in compared.items():
+        values, means = vectors.cpu().numpy(), centers[which]
+        table = geometry.cosines(values - values.mean(0), means - means.mean(0))
         others = np.where(np.eye(len(table), dtype=bool), -np.inf, table)
         found[kind] = {
             name: {

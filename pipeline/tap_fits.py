@@ -32,41 +32,40 @@ class Pixels:
     held: Columns  # on the scale of `data`
     moments: Tensor | None  # second moments [C, C] of `data`; None: do not precondition
 
-    def channels(self, chosen: Sequence[int]) -> Tensor:
-        """Channels of the taps of these indices, in order."""
-        ends = np.cumsum([tap.channels for tap in self.taps])
-        parts = [torch.arange(ends[i] - self.taps[i].channels, ends[i]) for i in chosen]
-        return torch.cat(parts).to(self.data.scale.device)
+    def of(self, chosen: Sequence[int], values: Tensor, axis: int = 0) -> Tensor:
+        """The part of `values` that belongs to the channels of the taps of these indices."""
+        parts = values.split([tap.channels for tap in self.taps], axis)
+        return torch.cat([parts[i] for i in chosen], axis)
 
     def thinned(self, step: int) -> "Pixels":
         """Every step-th training pixel, and all validation pixels."""
         data = self.data
         x, y, weights = (values[::step] for values in (data.x, data.y, data.weights))
-        weights = weights / weights.sum()
-        few = solvers.Problem(x, y, weights, data.scale, data.num_classes, bias=False)
-        return replace(self, data=few)
+        return replace(self, data=replace(data, x=x, y=y, weights=weights / weights.sum()))
 
     def extractor(self, matrix: Tensor, chosen: Sequence[int] | None = None) -> LSE:
         """An LSE over all taps from a matrix over some taps' scaled channels; the rest is 0."""
-        kept = self.channels(range(len(self.taps)) if chosen is None else chosen)
-        full = torch.zeros(len(self.data.scale), len(self.classes), device=matrix.device)
-        full[kept] = matrix / self.data.scale[kept, None]
+        chosen = range(len(self.taps)) if chosen is None else chosen
+        widths = [self.taps[i].channels for i in chosen]
+        given = dict(zip(chosen, matrix.split(widths), strict=True))
+        parts = [
+            given.get(i, matrix.new_zeros(t.channels, matrix.shape[1]))
+            for i, t in enumerate(self.taps)
+        ]
+        full = torch.cat(parts) / self.data.scale[:, None]
         found = LSE(self.classes, self.taps, align_corners=self.align_corners)
         found.set_matrix(full.cpu())
         return found.requires_grad_(False)
 
 
-def prepare(
-    train: Columns, held: Columns, store: Store, precondition: bool | None = None
-) -> Pixels:
-    """Scale both sets of pixels, in place; precondition from RELIABLE samples on if None."""
+def prepare(train: Columns, held: Columns, store: Store) -> Pixels:
+    """Scale both sets of pixels, in place; the training pixels' root mean squares serve both."""
     facts = store.plan.facts
     data = solvers.problem(train.x, train.y, train.weights, facts["num_classes"], bias=False)
     for x in held.x.split(solvers.ROWS):
         x.copy_(x.float() / data.scale)
-    if precondition is None:
-        precondition = store.plan.splits["train"] >= RELIABLE
     taps = tuple(Tap(**tap) for tap in facts["taps"])
+    precondition = store.plan.splits["train"] >= RELIABLE
     moments = solvers.moments(data, seed=0) if precondition else None
     return Pixels(tuple(facts["classes"]), taps, facts["align_corners"], data, held, moments)
 
@@ -93,13 +92,12 @@ class Fit:
 
 def fit_taps(pixels: Pixels, chosen: Sequence[int], l2: Sequence[float], iterations: int) -> Fit:
     """Solve eq (1) over the taps of these indices alone."""
-    kept, whole = pixels.channels(chosen), len(chosen) == len(pixels.taps)
     data, held, moments = pixels.data, pixels.held, pixels.moments
-    if not whole:
-        x = data.x[:, kept]
-        data = solvers.Problem(x, data.y, data.weights, data.scale[kept], data.num_classes, False)
-        held = Columns(held.x[:, kept], held.y, held.weights)
-        moments = None if moments is None else moments[kept][:, kept]
+    if len(chosen) < len(pixels.taps):
+        data = replace(data, x=pixels.of(chosen, data.x, 1), scale=pixels.of(chosen, data.scale))
+        held = replace(held, x=pixels.of(chosen, held.x, 1))
+        if moments is not None:
+            moments = pixels.of(chosen, pixels.of(chosen, moments), 1)
     return _best(data, held, moments, l2, iterations)
 
 
@@ -112,14 +110,9 @@ def fit_layered(pixels: Pixels, layer_weight: float, l2: Sequence[float], iterat
     data = solvers.layered(pixels.data, channels, layer_weight)
     moments = pixels.moments
     if moments is not None:
-        alone = torch.block_diag(*[block for block in _diagonal_blocks(moments, channels)])
-        moments = moments + layer_weight * alone
+        alone = [pixels.of([i], pixels.of([i], moments), 1) for i in range(len(pixels.taps))]
+        moments = moments + layer_weight * torch.block_diag(*alone)
     return _best(data, pixels.held, moments, l2, iterations)
-
-
-def _diagonal_blocks(moments: Tensor, channels: Sequence[int]) -> list[Tensor]:
-    rows = moments.split(list(channels))
-    return [row.split(list(channels), 1)[i] for i, row in enumerate(rows)]
 
 
 def _best(
@@ -131,10 +124,8 @@ def _best(
 ) -> Fit:
     """The L2 and the iteration that score best on the validation pixels."""
     best: list[Fit] = []
-    # The held pixels are scaled as the data, so they need the matrix before its scale is undone.
-    unscaled = solvers.Problem(
-        data.x, data.y, data.weights, torch.ones_like(data.scale), data.num_classes, False
-    )
+    # The held pixels are scaled as the data: they need the matrix before its scale is undone.
+    data = replace(data, scale=torch.ones_like(data.scale))
 
     def consider(iteration: int, solution: solvers.Solution) -> None:
         if iteration < min(SETTLED, iterations):
@@ -145,7 +136,7 @@ def _best(
             best[:] = [Fit(solution.matrix[i].clone(), l2[i], iteration, scores[i])]
 
     solvers.lbfgs(
-        unscaled,
+        data,
         list(l2),
         iterations,
         precondition=moments is not None,
