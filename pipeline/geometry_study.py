@@ -23,6 +23,7 @@ from pipeline.metrics import (
     PixelCounts,
     intersection_union,
     interval,
+    paired_interval,
     resampled_means,
     summary,
 )
@@ -142,35 +143,35 @@ def center_extractors(pixels: Pixels, centers: Mapping[str, np.ndarray]) -> dict
     }
 
 
+TapSet = tuple[int, ...]  # indices of taps
+
+
 @dataclass(frozen=True)
 class Fits:
-    """Everything that was fitted; sets of taps by their indices."""
+    """Everything that was fitted."""
 
-    whole: Fit  # eq (1) over all taps
     layered: Fit  # eq (8)
-    alone: dict[int, Fit]
-    by_resolution: dict[int, tuple[tuple[int, ...], Fit]]
-    nested: dict[tuple[int, ...], Fit]  # by greedy selection
+    sets: dict[TapSet, Fit]  # eq (1) over some taps: each alone, the sets below, and all
+    resolutions: dict[int, TapSet]
+    nested: list[TapSet]  # by greedy selection
+
+    @property
+    def whole(self) -> TapSet:
+        """All taps."""
+        return max(self.sets, key=len)
 
     def extractors(self, pixels: Pixels) -> dict[str, LSE]:
         """One by name: of each fit, and of each tap's part of eq (8)."""
+        found = {_name(taps): pixels.extractor(fit.matrix, taps) for taps, fit in self.sets.items()}
+        found["layered"] = pixels.extractor(self.layered.matrix, self.whole)
         parts = self.layered.matrix.split([tap.channels for tap in pixels.taps])
-        found = {"all": pixels.extractor(self.whole.matrix)}
-        found["layered"] = pixels.extractor(self.layered.matrix)
-        for i, fit in self.alone.items():
-            found[f"layered_{i}"] = pixels.extractor(parts[i], [i])
-            found[f"alone_{i}"] = pixels.extractor(fit.matrix, [i])
-        for resolution, (taps, fit) in self.by_resolution.items():
-            found[f"resolution_{resolution}"] = pixels.extractor(fit.matrix, taps)
-        for taps, fit in self.nested.items():
-            found[f"nested_{len(taps)}"] = pixels.extractor(fit.matrix, taps)
-        return found
+        return found | {f"layered_{i}": pixels.extractor(p, [i]) for i, p in enumerate(parts)}
 
     def report(self, pixels: Pixels, found: Mapping[str, np.ndarray]) -> dict:
         """Scores of every fit on the test split."""
 
-        def facts(taps: Sequence[int], fit: Fit) -> dict:
-            kept = [pixels.taps[i] for i in taps]
+        def facts(taps: TapSet, fit: Fit | None = None) -> dict:
+            kept, fit = [pixels.taps[i] for i in taps], fit or self.sets[taps]
             return {
                 "taps": [tap.name for tap in kept],
                 "channels": sum(tap.channels for tap in kept),
@@ -179,26 +180,32 @@ class Fits:
                 "validation_pixels_miou": round(100 * fit.miou, 3),
             }
 
-        everything = range(len(pixels.taps))
+        whole = _name(self.whole)
         return {
-            "all": facts(everything, self.whole) | _scores(found["all"]),
-            "layered": facts(everything, self.layered) | _scores(found["layered"]),
+            "all": facts(self.whole) | _scores(found[whole]),
+            "layered": facts(self.whole, self.layered) | _scores(found["layered"]),
             "taps": [
-                facts([i], fit)
-                | {"resolution": pixels.taps[i].resolution}
-                | {"alone": _scores(found[f"alone_{i}"])}
+                facts((i,))
+                | {"resolution": tap.resolution}
+                | {"alone": _scores(found[_name((i,))])}
                 | {"layered": _scores(found[f"layered_{i}"])}
-                for i, fit in self.alone.items()
+                for i, tap in enumerate(pixels.taps)
             ],
             "resolutions": [
-                facts(taps, fit) | {"resolution": px} | _scores(found[f"resolution_{px}"])
-                for px, (taps, fit) in self.by_resolution.items()
+                facts(taps) | {"resolution": px} | _scores(found[_name(taps)])
+                for px, taps in self.resolutions.items()
             ],
             "nested": [
-                facts(taps, fit) | _scores(found[f"nested_{len(taps)}"])
-                for taps, fit in self.nested.items()
+                facts(taps)
+                | _scores(found[_name(taps)])
+                | {"minus_all": _gaps(found[_name(taps)], found[whole])}
+                for taps in self.nested
             ],
         }
+
+
+def _name(taps: TapSet) -> str:
+    return "_".join(map(str, ("taps", *taps)))
 
 
 def megabytes(tap: Tap) -> float:
@@ -208,33 +215,24 @@ def megabytes(tap: Tap) -> float:
 
 def fit_all(pixels: Pixels, settings: Settings) -> Fits:
     """All taps, eq (8), each tap, each resolution, and nested sets of a few taps."""
-    indices = range(len(pixels.taps))
+    how, everything = (settings.l2, settings.iterations), range(len(pixels.taps))
+    resolutions: dict[int, TapSet] = {}
+    for i, tap in enumerate(pixels.taps):
+        resolutions[tap.resolution] = (*resolutions.get(tap.resolution, ()), i)
+    wanted = {tuple(everything), *((i,) for i in everything), *resolutions.values()}
+    say(f"fitting {len(pixels.data.x)} pixels: eq (8), and {len(wanted)} sets of taps")
+    layered = tap_fits.fit_layered(pixels, settings.layer_weight, *how)
+    sets = {taps: tap_fits.fit_taps(pixels, taps, *how) for taps in sorted(wanted)}
 
-    def fit(taps: Sequence[int]) -> Fit:
-        return tap_fits.fit_taps(pixels, taps, settings.l2, settings.iterations)
-
-    say(f"fitting {len(pixels.data.x)} pixels: all taps, eq (8), each tap, each resolution")
-    whole = fit(indices)
-    layered = tap_fits.fit_layered(pixels, settings.layer_weight, settings.l2, settings.iterations)
-    alone = {i: fit([i]) for i in indices}
-    groups: dict[int, tuple[int, ...]] = {}
-    for i in indices:
-        resolution = pixels.taps[i].resolution
-        groups[resolution] = (*groups.get(resolution, ()), i)
-    by_resolution = {
-        px: (taps, alone[taps[0]] if len(taps) == 1 else fit(taps)) for px, taps in groups.items()
-    }
     say(f"selecting up to {settings.greedy_taps} taps")
-    thinned, strength = pixels.thinned(THINNED), [whole.l2]
+    thinned = pixels.thinned(THINNED)
 
-    def score(taps: tuple[int, ...]) -> float:
-        if len(taps) == 1:
-            return alone[taps[0]].miou
-        return tap_fits.fit_taps(thinned, taps, strength, settings.iterations).miou
+    def score(taps: TapSet) -> float:
+        return sets[taps].miou if len(taps) == 1 else tap_fits.fit_taps(thinned, taps, *how).miou
 
-    nested = geometry.greedy(indices, score, settings.greedy_taps)
-    fitted = {taps: alone[taps[0]] if len(taps) == 1 else fit(taps) for taps in nested}
-    return Fits(whole, layered, alone, by_resolution, fitted)
+    nested = geometry.greedy(everything, score, settings.greedy_taps)
+    sets |= {t: tap_fits.fit_taps(pixels, t, *how) for t in nested if t not in sets}
+    return Fits(layered, sets, resolutions, nested)
 
 
 def _resolutions(extractor: LSE) -> tuple[int, ...]:
@@ -273,13 +271,13 @@ def _of(confusion: np.ndarray, reference: np.ndarray) -> dict:
     return found
 
 
-def _gap(first: np.ndarray, second: np.ndarray) -> dict:
-    """Difference of miou_per_image in points, with its paired interval."""
-    name = "miou_per_image"
-    pairs, score = [intersection_union(c) for c in (first, second)], PROTOCOLS[name]
-    a, b = resampled_means(pairs, name, 1000, 0)
-    low, high = np.nanpercentile(a - b, [2.5, 97.5])
-    return _percent(score(*pairs[0]).mean - score(*pairs[1]).mean, low, high)
+def _gaps(first: np.ndarray, second: np.ndarray) -> dict:
+    """Difference of mIoU in points, with its paired interval."""
+    pairs, found = [intersection_union(c) for c in (first, second)], {}
+    for name, score in PROTOCOLS.items():
+        low, high = paired_interval(*pairs, name)
+        found[name] = _percent(score(*pairs[0]).mean - score(*pairs[1]).mean, low, high)
+    return found
 
 
 def claims(report: Mapping, fits: Fits, found: Mapping[str, np.ndarray]) -> dict:
@@ -287,20 +285,19 @@ def claims(report: Mapping, fits: Fits, found: Mapping[str, np.ndarray]) -> dict
 
     The richest tap is chosen on validation pixels, so its score on test samples is honest.
     """
-    segment = report["centers"]["raw"]["of_lse"]["miou_per_image"]
+    protocol, taps = "miou_per_image", report["taps"]
+    segment = report["centers"]["raw"]["of_lse"][protocol]
     own = report["similarity"]["raw"]["own_is_maximum"]
-    best = max(fits.alone, key=lambda i: fits.alone[i].miou)
-    ends = 0, len(report["taps"]) - 1
-    end = max(ends, key=lambda i: report["taps"][i]["layered"]["miou_per_image"]["mean"])
-    tap = report["taps"][best]
-    gap = _gap(found[f"layered_{best}"], found[f"layered_{end}"])
-    inside = report["taps"][0]["resolution"] < tap["resolution"] < report["taps"][-1]["resolution"]
+    best = max(range(len(taps)), key=lambda i: fits.sets[i,].miou)
+    end = max((0, len(taps) - 1), key=lambda i: taps[i]["layered"][protocol]["mean"])
+    gap = _gaps(found[f"layered_{best}"], found[f"layered_{end}"])[protocol]
+    inside = taps[0]["resolution"] < taps[best]["resolution"] < taps[-1]["resolution"]
     return {
         "centers_segment": segment | {"held": segment["low"] >= ENOUGH, "enough": ENOUGH},
         "own_is_maximum": own | {"held": own["mean"] == 100.0},
         "middle_taps_richest": gap
-        | {"held": bool(inside and gap["low"] > 0), "tap": tap["taps"][0]}
-        | {"end": report["taps"][end]["taps"][0]},
+        | {"held": bool(inside and gap["low"] > 0), "tap": taps[best]["taps"][0]}
+        | {"end": taps[end]["taps"][0]},
     }
 
 

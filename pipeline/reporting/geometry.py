@@ -37,7 +37,7 @@ features); "nearest other": the class that is the most similar otherwise. "weigh
 LSE's weights with the class center, both without their mean over classes (which changes no mask)
 and on features over their root mean square; "pattern": the same of second moments times weights
 (Haufe et al., NeuroImage 2014), which is what the features do where the LSE sees the class. A
-regression's weights need not point at the centers, its patterns do. "pool": pixels that fair
+regression's weights need not point at the centers; its patterns tend to. "pool": pixels that fair
 sampling found."""
 
 TAPS = f"""{TEST} "alone": eq (1) on this tap, a convex problem of its own; "in eq (8)": the tap's
@@ -45,7 +45,8 @@ part of the LSE whose loss adds that of each tap alone, which is what the paper'
 MB: a sample's maps at float16. Validation: mIoU on validation pixels, which chose."""
 
 NESTED = f"""{TEST} Each row adds the tap that scores best on validation pixels; "all" reads every
-tap. All are fitted on the same pixels, fewer than the LSE of table 1."""
+tap. All are fitted on the same pixels, fewer than the LSE of table 1. "minus all": paired
+difference, points; one whose interval contains 0 tells none."""
 
 DETECTORS = """The single channel that detects each class best: on where it exceeds a level, chosen
 on training pixels (after Bau et al., GAN Dissection, ICLR 2019). IoU in % on validation pixels,
@@ -84,7 +85,7 @@ def _claims(found: Mapping) -> list[tuple[str, str, str, str, Mapping]]:
     return [
         (
             "class centers segment (fig 4)",
-            "mIoU of the nearest center, of the LSE's",
+            "mIoU of the nearest center, relative to the LSE's",
             "%",
             f"the interval is above {segment['enough']:g}",
             segment,
@@ -119,14 +120,22 @@ def findings(files: Mapping[str, dict]) -> list[str]:
             f"the paper's claim that {claim}: {verdict}; {measured}: "
             f"{value['mean']:.1f} {unit} ({spread})."
         )
-    few, whole = found["nested"][-1], found["all"]
-    name = PROTOCOLS[0]
-    lines.append(
+    return [*lines, _enough(found)]
+
+
+def _enough(found: Mapping) -> str:
+    """The smallest chosen set of taps that cannot be told from all; else the largest."""
+    name, whole = PROTOCOLS[1], found["all"]
+    same = [few for few in found["nested"] if few["minus_all"][name]["high"] >= 0]
+    few = same[0] if same else found["nested"][-1]
+    gap = few["minus_all"][name]
+    verdict = "no difference can be told" if same else "below all taps"
+    return (
         f"{len(few['taps'])} of {len(whole['taps'])} taps ({', '.join(few['taps'])}), "
         f"{few['mb']:.3g} of {whole['mb']:.3g} MB a sample, reach {few[name]['mean']:.1f} % "
-        f"`{name}`; all taps, fitted on the same pixels, {whole[name]['mean']:.1f} %."
+        f"`{name}`; minus all taps, fitted on the same pixels: {gap['mean']:+.1f} "
+        f"({gap['low']:+.1f} to {gap['high']:+.1f}) points, {verdict}."
     )
-    return lines
 
 
 def _studies(metrics: Metrics) -> list[tuple[str, Mapping]]:
@@ -214,7 +223,9 @@ def nested_table(metrics: Metrics) -> pd.DataFrame:
             (added,) = set(chosen["taps"]) - before
             before = set(chosen["taps"])
             row = {"study": study, "taps": len(before), "added": added}
-            rows.append(row | _size(chosen) | _protocols(chosen))
+            row |= _size(chosen) | _protocols(chosen)
+            gap = chosen["minus_all"][PROTOCOLS[1]]
+            rows.append(row | _interval(f"{PROTOCOLS[1]} minus all", gap))
         row = {"study": study, "taps": len(found["all"]["taps"]), "added": "all"}
         rows.append(row | _size(found["all"]) | _protocols(found["all"]))
     return pd.DataFrame(rows)
@@ -250,18 +261,23 @@ def panels(files: Mapping[str, dict]) -> list[Panel]:
     whole = found["all"][name]["mean"]
     lines["all taps"] = Line([ticks[0], ticks[-1]], [whole, whole], dashed=True)
     by_tap = Panel("What each tap knows", "resolution of the tap, px", y, lines, True, ticks)
-    sizes = [chosen["mb"] for chosen in (*found["nested"], found["all"])]
-    scores = [chosen[name] for chosen in (*found["nested"], found["all"])]
-    few = {
-        "chosen one by one": _line(sizes, scores),
-        "single taps": Line([t["mb"] for t in found["taps"]], _means(found["taps"], name)),
+    return [by_tap, _size_panel(found)]
+
+
+def _size_panel(found: Mapping) -> Panel:
+    name = PROTOCOLS[1]  # what the selection on validation pixels estimates
+    best: dict[float, Mapping] = {}  # tap of each size
+    for tap in sorted(found["taps"], key=lambda tap: tap["validation_pixels_miou"]):
+        best[tap["mb"]] = tap["alone"][name]
+    chosen = [*found["nested"], found["all"]]
+    lines = {
+        "taps chosen one by one; all taps": _line(
+            [value["mb"] for value in chosen], [value[name] for value in chosen]
+        ),
+        "best single tap of a size": _line(sorted(best), [best[mb] for mb in sorted(best)]),
     }
-    by_size = Panel("Which few taps suffice", "MB a sample at float16", y, few, log_x=True)
-    return [by_tap, by_size]
-
-
-def _means(taps: Sequence[Mapping], name: str) -> list[float]:
-    return [tap["alone"][name]["mean"] for tap in taps]
+    x, y = "MB a sample at float16", "mIoU, dataset, %"
+    return Panel("Which few taps suffice", x, y, lines, log_x=True)
 
 
 def _best(taps: Sequence[Mapping], kind: str, resolution: int, name: str) -> Mapping:
@@ -303,13 +319,13 @@ def _given(
 def draw_taps(
     group: Path, images: Path, masks: Path, files: Mapping[str, dict], path: Path, samples: int
 ) -> None:
-    """Figure 10: the image, the teacher's mask, and the mask of one tap of each resolution."""
+    """Figure 10: the image, masks of teacher and LSEs, and of eq (8)'s last tap a resolution."""
     drawn, taps = Group(group), files[GEOMETRY]["taps"]
     rows, classes = drawn.read("test", "rows")[:samples], drawn.attributes["classes"]
     pictures = _given(images, masks, rows, classes)
     last = {tap["resolution"]: index for index, tap in enumerate(taps)}
-    shown = [(taps[i]["taps"][0], f"layered_{i}") for i in last.values()]
-    for title, name in [*shown, ("all taps", "layered")]:
+    shown = [("LSE, eq (1)", "lse"), ("LSE, eq (8)", "layered")]
+    for title, name in shown + [(taps[i]["taps"][0], f"layered_{i}") for i in last.values()]:
         pictures.append((title, colorize(drawn.read(name, "masks")[: len(rows)], classes)))
     lines = math.ceil(len(pictures) / ACROSS)
     across = math.ceil(len(pictures) / lines)
