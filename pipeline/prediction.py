@@ -118,7 +118,8 @@ def stacked_masks(
     """The masks of every extractor in a stack: what each one's `predict` would give.
 
     A tap finer than the masks is resized before it is projected, which commutes; the taps of one
-    resolution are one matrix product for all extractors. In bfloat16 where that is fast.
+    resolution are one matrix product for all extractors that read them. In bfloat16 where that is
+    fast.
     """
     device = stacked.weights[0].device
     dtype = torch.bfloat16 if fast_bfloat16(str(device)) else torch.float32
@@ -128,18 +129,33 @@ def stacked_masks(
         if tap.resolution > size:
             x = _resized(x, size, stacked.align_corners)
         by_side.setdefault(x.shape[-1], []).append((x, weight))
-    layers = []
-    for pairs in by_side.values():
-        x = torch.cat([x.to(dtype) for x, _ in pairs], 1).permute(0, 2, 3, 1)
-        layers.append(x @ torch.cat([w for _, w in pairs], 1).to(dtype).T)
     step = TOGETHER * num_classes
-    for start in range(0, layers[0].shape[-1], step):
+    first, *finer = by_side.values()
+    layers = [_products(first, dtype, step, unread=True)]
+    layers += [_products(pairs, dtype, step) for pairs in finer]
+    for index in layers[0]:
+        parts = (layer[index].float() for layer in layers if index in layer)
         # Channels last, as the product leaves them: interpolation is three times as fast.
-        parts = (layer[..., start : start + step].float() for layer in layers)
         logits = sum(_resized(p.permute(0, 3, 1, 2), size, stacked.align_corners) for p in parts)
         by_extractor = logits.permute(0, 2, 3, 1).unflatten(-1, (-1, num_classes))
         masks = by_extractor.max(-1).indices.to(torch.uint8)  # argmax takes twice as long
         yield from masks.permute(3, 0, 1, 2).cpu().numpy()
+
+
+def _products(
+    pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype, step: int, unread: bool = False
+) -> dict[int, Tensor]:
+    """Logits [N, H, W, step] of taps of one resolution, by the index of their block of classes.
+
+    Blocks with weights of 0 alone, which do not read these taps, only if `unread`.
+    """
+    blocks = torch.cat([weight for _, weight in pairs], 1).split(step)
+    read = [i for i, block in enumerate(blocks) if unread or bool(block.any())]
+    if not read:
+        return {}
+    x = torch.cat([x.to(dtype) for x, _ in pairs], 1).permute(0, 2, 3, 1)
+    found = x @ torch.cat([blocks[i] for i in read]).to(dtype).T
+    return dict(zip(read, found.split([len(blocks[i]) for i in read], -1), strict=True))
 
 
 def _resized(x: Tensor, size: int, align_corners: bool) -> Tensor:

@@ -17,6 +17,7 @@ STAGES = (
     "evaluate_extractor",
     "compare_extractors",
     "measure_controls",
+    "measure_geometry",
     "select_categories",
     "fit_fewshot",
     "sweep_fewshot",

@@ -12,6 +12,7 @@ def make_figures(
     predictions: Path,
     metrics: Path,
     confusion: Path,
+    geometry_masks: Path,
     sampled: Path,
     edited: Path,
     figures: Path,
@@ -28,6 +29,7 @@ def make_figures(
         confusion_figure,
         editing,
         fewshot,
+        geometry,
         line_figure,
         mask_figure,
         sampling,
@@ -51,6 +53,12 @@ def make_figures(
         line_figure(figures / "fewshot.png", panels)
     if panels := sampling.panels(files):
         line_figure(figures / "sampling_rates.png", panels)
+    if panels := geometry.panels(files):
+        line_figure(figures / "geometry.png", panels)
+        geometry.draw_cosines(files, figures / "cosines.png")
+        shown = geometry_masks, images, masks
+        geometry.draw_masks(*shown, figures / "centers.png")
+        geometry.draw_taps(*shown, files, figures / "taps.png", samples)
     if sampled.exists():
         sampling.draw_study(sampled, figures / "sampling.png", samples)
     if (pictures := edited / "pictures.zarr").exists():

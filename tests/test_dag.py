@@ -82,6 +82,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["fit_extractor"] |= {"steps": 30, "looks": 2, "nse2_width": 8}
     params["selection_fit"] = {"steps": 20, "looks": 2}
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
+    params["measure_geometry"] |= {"iterations": 6, "greedy_taps": 2, "fair_images": 8}
     params["shots"] = 4
     params["fewshot"] |= {"repeats": 2}
     params["fewshot_rule"] |= {"iterations": 10, "pixels_per_sample": 64}
@@ -121,7 +122,8 @@ LISTS = {
     f"{verb}_{labels}@{STUDY}" for verb in ("fit", "evaluate") for labels in ("full", "selected")
 }
 SELECTION = {f"{stage}@{STUDY}" for stage in ("select_categories", "label_selected")}
-COMPARED = {f"{stage}@{STUDY}" for stage in ("compare_extractors", "measure_controls")}
+COMPARISONS = ("compare_extractors", "measure_controls", "measure_geometry")
+COMPARED = {f"{stage}@{STUDY}" for stage in COMPARISONS}
 FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
 CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "edit_semantics")}
 REPORTS = {"make_tables", f"make_figures@{STUDY}"}
@@ -138,6 +140,7 @@ def test_the_first_run_makes_everything(project: Project):
     assert metrics["against_teacher"]["miou_dataset"]["per_class"]["skin"] > 50
     figures = project.folder / "reports/figures/digiface"
     names = ("masks", "training", "fewshot", "confusion", "sampling", "sampling_rates", "editing")
+    names += ("geometry", "cosines", "centers", "taps")
     for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000
     tables = project.folder / "reports/tables"
@@ -150,6 +153,12 @@ def test_the_first_run_makes_everything(project: Project):
         "table4": "| digiface | selected | NSE-2 |",
         "table5_digiface": "| l_eye |",
         "table6_digiface": "| skin | 95.9 |",
+        "geometry_claims": "| digiface | class centers segment (fig 4) |",
+        "geometry_centers": "| digiface | centers, raw features |",
+        "geometry_classes": "| digiface | skin |",
+        "geometry_taps": "| digiface | all, sum in eq (8) |",
+        "geometry_nested": "| digiface | 4 | all |",
+        "geometry_detectors": "| digiface | skin |",
         "edits": "| digiface | few-shot LSE | 4 |",
         "edits_differences": "| digiface | color minus teacher |",
         "edits_kinds": "| digiface | grow hair | 2 |",

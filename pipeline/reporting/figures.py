@@ -75,7 +75,9 @@ def grid_figure(
 
     inch, words = 1.35, 0.2 * any(column.captions is not None for column in columns)
     left = 0.2 + 0.17 * max(row.count("\n") + 1 for row in rows)  # for the rows' titles
-    width, step, legend = inch * len(columns) + left, inch + words, 0.62
+    width, step = inch * len(columns) + left, inch + words
+    lines = math.ceil(len(classes) / (width / 0.95))
+    legend = 0.22 + 0.2 * lines
     height = step * len(rows) + 0.3 + legend
     figure, axes = plt.subplots(len(rows), len(columns), figsize=(width, height), squeeze=False)
     for i, (line, row) in enumerate(zip(axes, rows, strict=True)):
@@ -89,7 +91,7 @@ def grid_figure(
                 axis.set_xlabel(column.captions[i], fontsize=9, labelpad=2)
         line[0].set_ylabel(row, fontsize=9)
     patches = [Patch(facecolor=COLORS[c], edgecolor="#888888", label=c) for c in classes]
-    across = math.ceil(len(classes) / math.ceil(len(classes) / (width / 0.95)))
+    across = math.ceil(len(classes) / lines)
     figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=9, frameon=False)
     figure.subplots_adjust(
         left=left / width,
