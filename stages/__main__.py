@@ -21,11 +21,11 @@ STAGES = (
     "fit_fewshot",
     "sweep_fewshot",
     "measure_sampling",
-    "edit_semantics",
+    "measure_editing",
     "make_tables",
     "make_figures",
 )
-TOOLS = ("sample_conditionally", "edit_sample", "store", "update_readme")
+TOOLS = ("sample_conditionally", "edit_semantics", "store", "update_readme")
 
 
 def sentence(name: str) -> str:

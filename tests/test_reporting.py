@@ -230,7 +230,7 @@ def edit_scores(region, **more):
 
 @pytest.fixture
 def edited():
-    """Scores as edit_semantics writes them; IoU and rates are fractions."""
+    """Scores as measure_editing writes them; IoU and rates are fractions."""
     difference = edit_scores(0.125)
     del difference["count"]
     return {
