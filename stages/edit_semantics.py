@@ -32,7 +32,7 @@ def edit_semantics(
     """Write the pictures, the vector and the scores of one edit of one sample."""
     from pipeline.devices import pick_device
     from pipeline.editing.cases import Setup, pick_z
-    from pipeline.editing.edits import read_edit
+    from pipeline.editing.edit_files import read_edit
     from pipeline.editing.semantic import Rule
     from pipeline.editing.study import edit_one, write_one
 

@@ -40,7 +40,7 @@ def measure_editing(
 
     from pipeline.devices import pick_device
     from pipeline.editing.cases import Setup, open_samples
-    from pipeline.editing.edits import read_edits, select_edits
+    from pipeline.editing.edit_files import read_edits, select_edits
     from pipeline.editing.semantic import Rule
     from pipeline.editing.study import Success, run_study, write_study
     from pipeline.files import write_json

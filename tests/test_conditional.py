@@ -12,14 +12,16 @@ from pipeline.checkpoints import write_safetensors
 from pipeline.editing import agreement, sampling
 from pipeline.editing.color import diversity, lab
 from pipeline.editing.conditional import Search, draw_candidates, pick, sample_conditionally
+from pipeline.editing.mask_files import read_mask, write_mask
 from pipeline.editing.optimize import ByExtractor, Forward
-from pipeline.editing.targets import folder_masks, read_mask, read_masks
+from pipeline.editing.targets import folder_masks, read_masks
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
 from pipeline.features import Source
 from pipeline.fewshot import Rule
 from pipeline.files import write_json
 from pipeline.generators.dcgan import DCGAN
+from pipeline.palette import rgb
 from pipeline.teachers.labels import FACE15
 from stages.measure_sampling import measure_sampling
 from stages.sample_conditionally import sample_conditionally as tool
@@ -116,12 +118,12 @@ def test_a_target_of_other_classes_is_refused():
 # Targets
 
 
-def png(path, ids, mode="L"):
+def png(path, ids, mode="L", palette=None):
     image = Image.fromarray(np.asarray(ids, np.uint8), "L" if mode == "P" else None)
     if mode == "P":
         image = image.convert("P")
         image.putdata(np.asarray(ids).ravel().tolist())
-        image.putpalette([7, 7, 7] * 256)
+        image.putpalette(np.repeat(range(256), 3).tolist() if palette is None else palette)
     image.convert(mode).save(path)
     return path
 
@@ -130,11 +132,11 @@ def png(path, ids, mode="L"):
 def test_masks_are_read_from_gray_and_indexed_files(tmp_path):
     ids = np.random.default_rng(0).integers(0, NUM, (16, 16)).astype(np.uint8)
     for mode in ("L", "P"):
-        found = read_mask(png(tmp_path / f"{mode}.png", ids, mode), NUM, 16)
+        found = read_mask(png(tmp_path / f"{mode}.png", ids, mode), toys.CLASSES, 16)
         np.testing.assert_array_equal(found, ids)
-    assert folder_masks(tmp_path, NUM, 16, 2).shape == (2, 16, 16)
+    assert folder_masks(tmp_path, toys.CLASSES, 16, 2).shape == (2, 16, 16)
     with pytest.raises(InputError, match=r"got 2 masks in .*; wanted at least 3"):
-        folder_masks(tmp_path, NUM, 16, 3)
+        folder_masks(tmp_path, toys.CLASSES, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -148,18 +150,36 @@ def test_masks_are_read_from_gray_and_indexed_files(tmp_path):
 )
 def test_bad_masks_are_one_sentence(tmp_path, ids, size, mode, message):
     with pytest.raises(InputError, match=message):
-        read_mask(png(tmp_path / "m.png", ids, mode), NUM, size)
+        read_mask(png(tmp_path / "m.png", ids, mode), toys.CLASSES, size)
 
 
 def test_masks_of_two_sizes_or_none_are_refused(tmp_path):
     paths = [png(tmp_path / f"{n}.png", np.zeros((n, n))) for n in (8, 16)]
     with pytest.raises(InputError, match="of 16x16 px; wanted 8x8 px"):
-        read_masks(paths, NUM)
+        read_masks(paths, toys.CLASSES)
     with pytest.raises(InputError, match="got no target"):
-        read_masks([], NUM)
+        read_masks([], toys.CLASSES)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match="which is no image"):
-        read_mask(tmp_path / "text.png", NUM)
+        read_mask(tmp_path / "text.png", toys.CLASSES)
+    with pytest.raises(InputError, match=r"no file at .*gone\.png; wanted a PNG mask"):
+        read_mask(tmp_path / "gone.png", toys.CLASSES)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+def test_a_reordered_palette_is_refused_and_ones_own_is_read(tmp_path):
+    """What a drawing program does: the picture looks the same, the indices are others."""
+    ids, colors = np.repeat([[0, 1, 2, 3]], 4, 0).astype(np.uint8), rgb(toys.CLASSES)
+    write_mask(tmp_path / "own.png", ids, toys.CLASSES)
+    np.testing.assert_array_equal(read_mask(tmp_path / "own.png", toys.CLASSES), ids)
+    with Image.open(tmp_path / "own.png") as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colors[ids])
+    swapped = png(tmp_path / "swapped.png", ids[:, ::-1], "P", colors[::-1].ravel().tolist())
+    with Image.open(swapped) as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colors[ids])
+    message = "index 0 has color #4d6b3c; wanted #1a1a1a, that of bg, or gray #000000; keep the"
+    with pytest.raises(InputError, match=message):
+        read_mask(swapped, toys.CLASSES)
 
 
 # Scores
@@ -368,7 +388,7 @@ def test_the_tool_samples_for_a_mask(files, tmp_path):
     assert {path.name for path in out.iterdir()} == names
     with Image.open(out / "0_1.png") as image, Image.open(out / "0_1_mask.png") as seen:
         assert image.size == (32, 32) and image.mode == "RGB"
-        assert seen.size == (24, 24) and seen.mode == "L"
+        assert seen.size == (24, 24) and seen.mode == "P"
     with np.load(out / "latents.npz") as latents:
         assert latents["z_last"].shape == (2, 10) and latents["losses"].shape == (2, 3)
         assert latents["keys"].tolist() == [[0, 0], [0, 1]]

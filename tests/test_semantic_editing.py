@@ -13,8 +13,9 @@ from PIL import Image
 from pipeline.arrays import Group, write_group
 from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.editing.cases import Samples, Setup, choose_cases, pick_z, see
-from pipeline.editing.edits import parse_edit
+from pipeline.editing.edit_files import parse_edit
 from pipeline.editing.optimize import ByExtractor, Rendered
+from pipeline.editing.outcomes import edit_cases
 from pipeline.editing.scores import (
     kept_iou,
     lab_change,
@@ -31,7 +32,7 @@ from pipeline.editing.semantic import (
     squared_norm,
     within,
 )
-from pipeline.editing.study import Success, edit_cases, run_study, write_study
+from pipeline.editing.study import Success, run_study, write_study
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
 from pipeline.files import read_json

@@ -260,7 +260,7 @@ def draw_targets(
     """The masks that samples shall show, at the study's label size."""
     size = Group(study.masks).read("test", "masks", slice(0, 1)).shape[-1]
     if folder is not None:
-        return targets_of.folder_masks(folder, len(study.classes), size, count)
+        return targets_of.folder_masks(folder, study.classes, size, count)
     source = study.source
     teacher = _teacher(judges.teacher, judges, source.device)
     return targets_of.teacher_masks(source.generator(), teacher, size, count, seed, truncation_psi)
