@@ -22,7 +22,7 @@ STAGES = (
     "fit_fewshot",
     "sweep_fewshot",
     "measure_sampling",
-    "edit_semantics",
+    "measure_editing",
     "make_tables",
     "make_figures",
 )
@@ -30,7 +30,7 @@ TOOLS = (
     "reproduce",
     "inspect_checkpoint",
     "sample_conditionally",
-    "edit_sample",
+    "edit_semantics",
     "store",
     "update_readme",
 )

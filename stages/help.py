@@ -76,6 +76,7 @@ HELP = {
     "target_masks": "Folder of target masks, *.png of class ids; none: the teacher's, of samples.",
     "targets": "Target masks to sample for.",
     "taps": "all, or second_conv (the reference's, of PGGAN and StyleGAN).",
+    "teacher_samples": "Of the samples, the first so many also with the teacher in the loop.",
     "target_psi": "Truncation of the samples whose masks are the targets.",
     "scs_shots": "Annotated samples of the few-shot LSEs that sample; repeat for more.",
     "refits": "Repeats of each few-shot LSE that sample.",

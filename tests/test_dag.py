@@ -94,11 +94,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["sweep_fewshot"] |= {"stroke_budgets": [64], "stroke_images": [2]}
     params["studies"]["digiface"]["scs"] |= {"targets": 2, "samples": 2, "scs_shots": [1]}
     params["studies"]["digiface"]["scs"] |= {"refits": 2, "rate_targets": 1}
-    params["sampling"] |= {"candidates": 2, "steps": 3, "rates": [0.1], "repeats": 2}
+    params["measure_sampling"] |= {"candidates": 2, "steps": 3, "rates": [0.1], "repeats": 2}
     # Both apply to the first two test samples, so the second takes the first one's vectors.
     params["studies"]["digiface"]["edits"] |= {"kinds": ["add_hat", "grow_hair"], "samples": 2}
     params["studies"]["digiface"]["edits"] |= {"rows": 16}
-    params["edit_semantics"] |= {"steps": 3}
+    params["measure_editing"] |= {"steps": 3}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for wheel in (REPO / ".store" / "wheels").glob("*.whl"):
         (folder / ".store" / "wheels").mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ SELECTION = {f"{stage}@{STUDY}" for stage in ("select_categories", "label_select
 COMPARISONS = ("compare_extractors", "measure_controls", "measure_geometry")
 COMPARED = {f"{stage}@{STUDY}" for stage in COMPARISONS}
 FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
-CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "edit_semantics")}
+CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "measure_editing")}
 REPORTS = {"make_tables", f"make_figures@{STUDY}"}
 REFITTED = FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | REPORTS
 # pixel_budget is the LSE's: an NSE comes out the same, so its evaluation has nothing to do.

@@ -68,6 +68,13 @@ def forward(generator, ws, **options):
     return features, images
 
 
+def test_the_wavelets_backward_pass_is_its_transpose():
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = x.to(memory_format=layout).requires_grad_()
+        assert torch.autograd.gradcheck(inverse_haar, maps)
+
+
 def test_taps_describe_a_real_forward_pass(generator):
     features, images = forward(generator, generator.mapping(z_of(generator, 2)))
     assert list(features) == [tap.name for tap in generator.taps], "order of the forward pass"
