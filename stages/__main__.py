@@ -22,6 +22,7 @@ STAGES = (
     "sweep_fewshot",
     "measure_sampling",
     "edit_semantics",
+    "edit_style",
     "make_tables",
     "make_figures",
 )

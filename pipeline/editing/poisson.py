@@ -1,0 +1,44 @@
+"""Poisson image editing (Pérez et al., SIGGRAPH 2003): the reference's gradients in a region."""
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+NEIGHBORS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+def poisson_blend(
+    own: UInt8[np.ndarray, "3 height width"],
+    other: UInt8[np.ndarray, "3 height width"],
+    region: Bool[np.ndarray, "height width"],
+) -> UInt8[np.ndarray, "3 height width"]:
+    """The image whose Laplacian in the region is that of `other` and that is `own` elsewhere.
+
+    For each pixel p of the region: sum over its neighbors q of f(p) - f(q) = the same of `other`;
+    neighbors outside the region are known, those outside the image do not exist.
+    """
+    from scipy.sparse import csc_array
+    from scipy.sparse.linalg import splu
+
+    count = int(region.sum())
+    if not count or region.all():  # nothing to fill, or no edge that sets the colors
+        return other.copy() if count else own.copy()
+    number = np.full(region.shape, -1)
+    number[region] = np.arange(count)
+    degree, right = np.zeros(count), np.zeros((count, 3))
+    entries: list[tuple[np.ndarray, np.ndarray]] = []
+    pixels = np.stack(np.nonzero(region))
+    for step in NEIGHBORS:
+        at = pixels + np.array(step)[:, None]
+        inside = ((at >= 0) & (at < np.array(region.shape)[:, None])).all(0)
+        p, here, there = np.flatnonzero(inside), pixels[:, inside], at[:, inside]
+        degree[p] += 1
+        right[p] += (other[:, *here].astype(float) - other[:, *there]).T
+        known = ~region[tuple(there)]
+        right[p[known]] += own[:, *there[:, known]].T
+        entries.append((p[~known], number[tuple(there[:, ~known])]))
+    rows, columns = (np.concatenate([np.arange(count), *parts]) for parts in zip(*entries))
+    values = np.concatenate([degree, -np.ones(len(rows) - count)])
+    solved = splu(csc_array((values, (rows, columns)), (count, count))).solve(right)
+    blended = own.copy()
+    blended[:, region] = solved.clip(0, 255).round().T
+    return blended
