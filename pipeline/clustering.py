@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from pipeline.errors import InputError
 
@@ -132,11 +132,15 @@ def predict(vectors: Vectors, centroids: Centroids) -> Int[np.ndarray, " vector"
 
 
 def contingency(
-    labels: Int[np.ndarray, "..."], classes: Int[np.ndarray, "..."], num_labels: int, num: int
+    labels: Integer[np.ndarray, "*shape"],
+    classes: Integer[np.ndarray, "*shape"],
+    num_clusters: int,
+    num_classes: int,
 ) -> Int[np.ndarray, "cluster class"]:
     """Pixels of each cluster and class, from two id maps of one shape."""
-    pairs = labels.astype(np.int64).ravel() * num + classes.ravel()
-    return np.bincount(pairs, minlength=num_labels * num).reshape(num_labels, num)
+    pairs = labels.astype(np.int64).ravel() * num_classes + classes.ravel()
+    counts = np.bincount(pairs, minlength=num_clusters * num_classes)
+    return counts.reshape(num_clusters, num_classes)
 
 
 def cluster_iou(table: Int[np.ndarray, "cluster class"]) -> Float[np.ndarray, "cluster class"]:

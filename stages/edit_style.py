@@ -44,7 +44,8 @@ def edit_style(
     from pipeline.devices import pick_device
     from pipeline.editing import style_report as reports
     from pipeline.editing.catalog import ClusterRule
-    from pipeline.editing.style_study import Inputs, Plan, parse_parts, run_study, strengths
+    from pipeline.editing.style_plan import Plan, parse_parts, strengths
+    from pipeline.editing.style_study import Inputs, run_study
     from pipeline.features import Source
     from pipeline.files import read_json, write_json
 

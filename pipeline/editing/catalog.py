@@ -95,7 +95,9 @@ class Catalog:
 def read_maps(store: Store, tap: str, split: str, count: int) -> Maps:
     """The first maps of a cached tap, channels last."""
     names = [a.name for a in store.plan.arrays if a.name in (tap, f"{tap}.scale")]
-    return decode(store.read(split, slice(min(count, store.plan.splits[split])), names), tap).numpy()
+    return decode(
+        store.read(split, slice(min(count, store.plan.splits[split])), names), tap
+    ).numpy()
 
 
 def candidates(store: Store, resolutions: Sequence[int]) -> list[str]:

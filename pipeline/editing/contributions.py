@@ -33,7 +33,9 @@ def normalize(maps: Maps) -> Maps:
     return torch.where(variance > CONSTANT * power, centered * variance.rsqrt(), 0.0)
 
 
-def resample(membership: Membership, size: int, how: str = "bilinear") -> Membership:
+def resample(
+    membership: Membership, size: int, how: str = "bilinear"
+) -> Float[Tensor, "sample group size size"]:
     """Group memberships at another resolution; `area` is bilinear where it enlarges.
 
     Each of them keeps the sum over groups at 1.

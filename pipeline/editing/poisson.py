@@ -25,20 +25,21 @@ def poisson_blend(
     number = np.full(region.shape, -1)
     number[region] = np.arange(count)
     degree, right = np.zeros(count), np.zeros((count, 3))
-    entries: list[tuple[np.ndarray, np.ndarray]] = []
+    rows, columns = [np.arange(count)], [np.arange(count)]
     pixels = np.stack(np.nonzero(region))
     for step in NEIGHBORS:
-        at = pixels + np.array(step)[:, None]
-        inside = ((at >= 0) & (at < np.array(region.shape)[:, None])).all(0)
-        p, here, there = np.flatnonzero(inside), pixels[:, inside], at[:, inside]
+        beside = pixels + np.array(step)[:, None]
+        inside = ((beside >= 0) & (beside < np.array(region.shape)[:, None])).all(0)
+        p, here, there = np.flatnonzero(inside), pixels[:, inside], beside[:, inside]
         degree[p] += 1
         right[p] += (other[:, *here].astype(float) - other[:, *there]).T
         known = ~region[tuple(there)]
         right[p[known]] += own[:, *there[:, known]].T
-        entries.append((p[~known], number[tuple(there[:, ~known])]))
-    rows, columns = (np.concatenate([np.arange(count), *parts]) for parts in zip(*entries))
-    values = np.concatenate([degree, -np.ones(len(rows) - count)])
-    solved = splu(csc_array((values, (rows, columns)), (count, count))).solve(right)
+        rows.append(p[~known])
+        columns.append(number[tuple(there[:, ~known])])
+    at = np.concatenate(rows), np.concatenate(columns)
+    values = np.concatenate([degree, -np.ones(len(at[0]) - count)])
+    solved = splu(csc_array((values, at), (count, count))).solve(right)
     blended = own.copy()
     blended[:, region] = solved.clip(0, 255).round().T
     return blended

@@ -7,8 +7,9 @@ import numpy as np
 
 from pipeline.arrays import Group, write_group
 from pipeline.editing.catalog import at_size, mean_iou, read_maps, write_catalog
+from pipeline.editing.style_plan import KINDS, Plan
 from pipeline.editing.style_scores import curves, matched, matched_maps, summarize
-from pipeline.editing.style_study import KINDS, Inputs, Plan, Study
+from pipeline.editing.style_study import Inputs, Study
 from pipeline.files import sha256
 from pipeline.stores import open_store
 
@@ -27,7 +28,7 @@ def report(study: Study, plan: Plan, lse: Mapping) -> dict:
     """
     catalog = study.catalog
     scores = lse["against_teacher"]["miou_dataset"]["per_class"]
-    names = [name for name in catalog.unions if name not in plan.parts and name in scores]
+    names = [name for name in catalog.unions if name in scores]  # classes, not parts
     outs, courses = {}, {}
     for kind in KINDS:
         keys, pieces = plan.keys(kind, study.parts), study.pieces[kind]

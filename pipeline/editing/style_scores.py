@@ -16,7 +16,9 @@ PerPair = Float[np.ndarray, " pair"]
 BASELINE = "global"
 
 
-def at_level(inside: Sequence[float], values: np.ndarray, level: float) -> np.ndarray | None:
+def at_level(
+    inside: Float[np.ndarray, " point"], values: Float[np.ndarray, "point ..."], level: float
+) -> np.ndarray | None:
     """`values` [point, ...] where the curve from nothing (0) reaches an In-MSE; None: it does not.
 
     Linear between the two points of nearest In-MSE.
@@ -29,7 +31,7 @@ def at_level(inside: Sequence[float], values: np.ndarray, level: float) -> np.nd
     right = max(1, int(np.searchsorted(x, level)))
     span = x[right] - x[right - 1]
     share = (level - x[right - 1]) / span if span > 0 else 0.0
-    return y[right - 1] + share * (y[right] - y[right - 1])
+    return np.asarray(y[right - 1] + share * (y[right] - y[right - 1]))
 
 
 def curves(keys: Sequence[Key], parts: Sequence[str], pieces: Sequence[Mapping]) -> dict:

@@ -27,7 +27,8 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     band: Sequence[float] | None = None
-    dashed: bool = False  # for numbers that are not ours
+    dashed: bool = False  # for numbers that are not ours, and for controls
+    like: str | None = None  # name of a line whose color and marker it shares; None: its own
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Panel:
     y: str
     lines: Mapping[str, Line]
     log_x: bool = False
+    log_y: bool = False
     ticks: Sequence[float] | None = None  # of x; None: matplotlib's own
 
 
@@ -47,8 +49,9 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
     plt = _pyplot()
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.8), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
-        for index, (name, line) in enumerate(panel.lines.items()):
-            color, marker = STYLES[index % len(STYLES)]
+        names = list(panel.lines)
+        for name, line in panel.lines.items():
+            color, marker = STYLES[names.index(line.like or name) % len(STYLES)]
             style = {"linestyle": "--" if line.dashed else "-", "linewidth": 1.4}
             axis.plot(line.x, line.y, color=color, marker=marker, markersize=4, label=name, **style)
             if line.band is not None:
@@ -63,6 +66,9 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
                 axis.tick_params(which="minor", labelsize=7)
             else:
                 axis.xaxis.set_minor_formatter(lambda value, _: "")
+        if panel.log_y:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         if panel.ticks is not None:
             axis.set_xticks(panel.ticks, [f"{t:g}" for t in panel.ticks])
             axis.minorticks_off()
