@@ -343,8 +343,9 @@ def draw(paths, found):
     assert {p.name for p in figures.iterdir()} == {f"{name}.png" for name in names}
     metrics = {"toy": {"style": found}, "other": {"style": {"skipped": "x has none"}}, "new": {}}
     every = {name: (note, table) for name, _, note, table in style.all_tables(metrics)}
-    note, table = every["style"]
-    assert "other: x has none." in note and set(table["study"]) == {"toy"}
+    table = every["style"][1]
+    assert table["part"][table["study"] == "other"].tolist() == ["skipped: x has none"]
+    assert set(table["study"]) == {"toy", "other"}
     trained = table[(table["generator"] == "trained") & (table["part"] == "nose")]
     assert list(trained["method"]) == list(style.METHODS.values())
     assert every["style_catalog"][1]["class"].tolist()[-2:] == ["part: nose", "part: top"]

@@ -48,29 +48,27 @@ number of clusters make the catalog."""
 
 def all_tables(metrics: Metrics) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
     """(file name, title, note, table) of each table."""
-    skipped = [f"{s}: {f[STYLE]['skipped']}." for s, f in metrics.items() if _skipped(f)]
-    for name, title, note, table in (
-        ("style", "Editing in Style: locality at matched In-MSE", MATCHED_NOTE, matched_table),
-        ("style_catalog", "Editing in Style: clusters named by masks", CATALOG_NOTE, catalog_table),
-        ("style_layers", "Editing in Style: layer and clusters", LAYERS_NOTE, layers_table),
-    ):
-        yield name, title, " ".join([note, *skipped]), table(metrics)
-
-
-def _skipped(files: Mapping[str, dict]) -> bool:
-    return "skipped" in files.get(STYLE, {})
+    title = "Editing in Style: locality at matched In-MSE"
+    yield "style", title, MATCHED_NOTE, matched_table(metrics)
+    title = "Editing in Style: clusters named by masks"
+    yield "style_catalog", title, CATALOG_NOTE, catalog_table(metrics)
+    title = "Editing in Style: layer and clusters"
+    yield "style_layers", title, LAYERS_NOTE, layers_table(metrics)
 
 
 def _studies(metrics: Metrics) -> Iterator[tuple[str, dict]]:
     """Studies whose style was edited, and what was found."""
     for study, files in metrics.items():
-        if STYLE in files and not _skipped(files):
+        if "skipped" not in files.get(STYLE, {"skipped": ""}):
             yield study, files[STYLE]
 
 
 def matched_table(metrics: Metrics) -> pd.DataFrame:
-    """A row a study, part, generator and method."""
+    """A row a study, part, generator and method; a sentence for a study that has no styles."""
     rows = []
+    for study, files in metrics.items():
+        if sentence := files.get(STYLE, {}).get("skipped"):
+            rows.append({"study": study, "part": f"skipped: {sentence}"})
     for study, found in _studies(metrics):
         for part in found["curves"]["trained"]:
             for kind, parts in found["matched"].items():
