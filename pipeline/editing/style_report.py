@@ -48,6 +48,7 @@ def report(study: Study, plan: Plan, lse: Mapping) -> dict:
         ],
         "classes": {name: _named(study, name) | {"lse": scores[name]} for name in names},
         "parts": {name: _named(study, name) for name in plan.parts},
+        "edited": study.parts,
         "left_out": study.left_out,
         "pairs": [list(pair) for pair in study.pairs],
         "matched_share": plan.matched_share,

@@ -44,10 +44,14 @@ class Panel:
     ticks: Sequence[float] | None = None  # of x; None: matplotlib's own
 
 
-def line_figure(path: Path, panels: Sequence[Panel]) -> None:
-    """Draw the panels side by side, each with its own legend."""
+def line_figure(path: Path, panels: Sequence[Panel], one_legend: bool = False) -> None:
+    """Draw the panels side by side, each with its own legend, or narrower with one legend below.
+
+    One legend is for panels of the same lines.
+    """
     plt = _pyplot()
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.8), squeeze=False)
+    size = (3.3 * len(panels), 4.2) if one_legend else (5.2 * len(panels), 3.8)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         names = list(panel.lines)
         for name, line in panel.lines.items():
@@ -74,8 +78,12 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
             axis.minorticks_off()
         axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
         axis.grid(color="#dddddd", linewidth=0.6)
-        axis.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
+        if not one_legend:
+            axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.2 if one_legend else 0, 1, 1))
+    if one_legend:
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower center", ncols=len(panels), frameon=False)
     _save(figure, path)
 
 

@@ -14,6 +14,7 @@ from pipeline.reporting.palette import COLORS, colorize
 from pipeline.reporting.tables import Metrics
 
 STYLE = "style"  # the file of scores
+KINDS = ("trained", "control")  # generators
 METHODS = {
     "sequential": "sequential",
     "sequential_lse": "sequential, LSE masks",
@@ -27,14 +28,14 @@ DELTA_E = 30.0  # CIELAB distance at the light end of a map of change
 
 MATCHED_NOTE = """Out-MSE (squared CIELAB distance of the pixels outside the part) where a method's
 In-MSE (inside) is the same share of what the whole reference would change there; less is more
-local. Mean over (target, reference) pairs, with the 95 % bootstrap interval over them; "% of
-global": ratio to moving all style scales alike, geometric mean over pairs. "trained": the
-generator. "control": the same generator with its weights drawn anew and the trained ws, in the same
-regions of the trained masks. An untrained network already prefers one query to another, so what
-training has to do with it is the last column: the trained ratio over the control's, below 1 where
-training localizes. A dash: no pair comes so far. Features: the reference's maps blended in;
-Poisson: its gradients pasted into the image, which changes nothing outside. Both are told the
-region, and styles are not."""
+local. Mean over (target, reference) pairs, with the 95 % bootstrap interval over them (a sample is
+the target of one pair and the reference of another); "% of global": ratio to moving all style
+scales alike, geometric mean over pairs. "trained": the generator. "control": the same generator
+with its weights drawn anew and the trained ws, in the same regions of the trained masks. An
+untrained network already prefers one query to another, so what training has to do with it is the
+last column: the trained ratio over the control's, below 100 where training localizes. A dash: no
+pair comes so far. Features: the reference's maps blended in; Poisson: its gradients pasted into the
+image, which changes nothing outside. Both are told the region, and styles are not."""
 
 CATALOG_NOTE = """IoU in %, one confusion matrix over all pixels. Clusters: spherical k-means of one
 layer's activations, of training samples; their names are the unions of clusters that have the best
@@ -70,14 +71,15 @@ def matched_table(metrics: Metrics) -> pd.DataFrame:
         if sentence := files.get(STYLE, {}).get("skipped"):
             rows.append({"study": study, "part": f"skipped: {sentence}"})
     for study, found in _studies(metrics):
-        for part in found["curves"]["trained"]:
-            for kind, parts in found["matched"].items():
+        for part in found["edited"]:
+            for kind in KINDS:
+                parts = found["matched"][kind]
                 for method in (m for m in METHODS if m in parts[part]):
                     row = {"study": study, "part": part, "generator": kind}
                     row |= {"method": METHODS[method]} | _cells(parts[part][method])
                     against = found["against_control"].get(part, {}).get(method)
                     if kind == "trained" and against:
-                        row |= _interval("trained / control", against, 1)
+                        row |= _interval("% of the control's ratio", against, 100)
                     rows.append(row)
     return pd.DataFrame(rows)
 
@@ -97,7 +99,8 @@ def catalog_table(metrics: Metrics) -> pd.DataFrame:
     """A row a study and class, or part: IoU of the named clusters beside the LSE's."""
     rows = []
     for study, found in _studies(metrics):
-        named = found["classes"] | {f"part: {n}": one for n, one in found["parts"].items()}
+        parts = [*found["edited"], *found["left_out"]]
+        named = found["classes"] | {f"part: {n}": found["parts"][n] for n in parts}
         order = [c for c in COLORS if c in named] + [n for n in named if n not in COLORS]
         for name in order:
             one = named[name]
@@ -129,7 +132,7 @@ def layers_table(metrics: Metrics) -> pd.DataFrame:
 
 
 def _percent(share: float | None) -> float:
-    return np.nan if share is None else 100 * share
+    return np.nan if share is None else round(100 * share, 1)
 
 
 # Figures
@@ -141,13 +144,14 @@ def curves(found: Mapping) -> list[Panel]:
     Both as shares of the reference's own errors, so that generators compare; the control is dashed.
     """
     panels = []
-    for part, methods in found["curves"]["trained"].items():
+    for part in found["edited"]:
+        methods, control = (found["curves"][kind][part] for kind in KINDS)
         lines = {METHODS[m]: _line(methods[m]) for m in METHODS if m in methods and m != "poisson"}
-        for method, points in found["curves"]["control"].get(part, {}).items():
+        for method in (m for m in METHODS if m in control):
             title = METHODS[method]
-            lines[f"{title}, control"] = _line(points, title)
+            lines[f"{title}, control"] = _line(control[method], title)
         panels.append(
-            Panel(part, "In-MSE, share of the reference's", "Out-MSE, share", lines, log_y=True)
+            Panel(part, "In-MSE / the reference's", "Out-MSE / the reference's", lines, log_y=True)
         )
     return panels
 
@@ -166,7 +170,7 @@ def draw_study(folder: Path, metrics: Mapping[str, dict], figures: Path, samples
     edits_figure(figures / "style.png", group, samples)
     clusters_figure(figures / "style_clusters.png", group)
     heat_figure(figures / "style_heat.png", group)
-    line_figure(figures / "style_curves.png", curves(metrics[STYLE]))
+    line_figure(figures / "style_curves.png", curves(metrics[STYLE]), one_legend=True)
 
 
 def edits_figure(path: Path, group: Group, most: int) -> None:
@@ -213,7 +217,7 @@ def heat_figure(path: Path, group: Group) -> None:
     maps = dict(zip(map(tuple, about["heat"]), group.read("heat", "maps"), strict=True))
     missing = np.full_like(next(iter(maps.values())), np.inf)
     columns = []
-    for kind in ("trained", "control"):
+    for kind in KINDS:
         for method in (m for m in METHODS if any(key[::2] == (kind, m) for key in maps)):
             errors = np.stack([maps.get((kind, part, method), missing) for part in about["parts"]])
             title = METHODS[method].replace(", ", "\n").replace("features ", "features\n")
