@@ -23,6 +23,7 @@ STAGES = (
     "sweep_fewshot",
     "measure_sampling",
     "measure_editing",
+    "edit_style",
     "make_tables",
     "make_figures",
 )

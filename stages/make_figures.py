@@ -15,6 +15,7 @@ def make_figures(
     geometry_masks: Path,
     sampled: Path,
     edited: Path,
+    styled: Path,
     figures: Path,
     *,
     samples: int,
@@ -33,6 +34,7 @@ def make_figures(
         line_figure,
         mask_figure,
         sampling,
+        style,
         tables,
         views,
     )
@@ -63,6 +65,7 @@ def make_figures(
         sampling.draw_study(sampled, figures / "sampling.png", samples)
     if (pictures := edited / "pictures.zarr").exists():
         editing.draw_study(pictures, figures / "editing.png", samples)
+    style.draw_study(styled, files, figures, samples)
     shares = views.confusion_shares(pd.read_csv(confusion), classes)
     confusion_figure(figures / "confusion.png", shares, classes)
 

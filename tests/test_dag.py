@@ -126,8 +126,11 @@ COMPARISONS = ("compare_extractors", "measure_controls", "measure_geometry")
 COMPARED = {f"{stage}@{STUDY}" for stage in COMPARISONS}
 FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
 CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "measure_editing")}
+STYLED = {f"edit_style@{STUDY}"}  # a family without styles: it says so
 REPORTS = {"make_tables", f"make_figures@{STUDY}"}
-REFITTED = FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | REPORTS
+REFITTED = (
+    FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | STYLED | REPORTS
+)
 # pixel_budget is the LSE's: an NSE comes out the same, so its evaluation has nothing to do.
 PIXELS_REACH = REFITTED - {f"evaluate_extractor@{STUDY}-nse1"}
 
@@ -163,6 +166,7 @@ def test_the_first_run_makes_everything(project: Project):
         "edits_differences": "| digiface | color minus teacher |",
         "edits_kinds": "| digiface | grow hair | 2 |",
         "edits_transfer": "| digiface | full LSE | 2 |",
+        "style": "| digiface | skipped: dcgan has no style scales",
         "fewshot_classes": "| digiface | skin |",
         "fewshot_selection": "| digiface | uncertain | 2 |",
         "fewshot_strokes": "| digiface | 64 | 2 | strokes |",

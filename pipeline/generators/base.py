@@ -1,13 +1,14 @@
-"""The contract of every generator family: mapping, synthesis, taps."""
+"""The contract of every generator family: mapping, synthesis, taps, styles."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.errors import InputError, choose
-from pipeline.taps import Tap, find
+from pipeline.taps import Style, Tap, find
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -15,7 +16,7 @@ NOISE_MODES = ("const", "random", "none")
 class Generator(nn.Module, ABC):
     """A frozen image generator read through named taps.
 
-    Attributes: family, z_dim, w_dim, num_ws, resolution (px), taps in forward order.
+    Attributes: family, z_dim, w_dim, num_ws, resolution (px), taps and styles in forward order.
     """
 
     family: str
@@ -24,6 +25,7 @@ class Generator(nn.Module, ABC):
     num_ws: int
     resolution: int
     taps: tuple[Tap, ...]
+    styles: tuple[Style, ...] = ()  # none: a family that has no scales to edit
     w_avg: Tensor
 
     def mapping(
@@ -68,6 +70,17 @@ class Generator(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.w_avg.device
+
+    def scaled_map(
+        self,
+        style: Style,
+        features: Mapping[str, Tensor],  # of all taps, as a pass recorded them
+        scales: Mapping[str, Tensor],  # of all styles, of the same pass
+    ) -> Float[Tensor, "sample channel height width"]:
+        """The map that a style scales: the input of its modulated convolution."""
+        if style.tap is None:
+            raise NotImplementedError(f"{self.family} says not what {style.name} scales")
+        return features[style.tap]
 
     @abstractmethod
     def style(self, z: Tensor) -> Tensor:

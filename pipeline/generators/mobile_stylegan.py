@@ -4,6 +4,7 @@ The published network is exported with its demodulation folded into constant poi
 """
 
 import math
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.generators.base import Generator
 from pipeline.pointwise import product, to_map, to_pixels
-from pipeline.taps import Tap
+from pipeline.taps import Style, Tap
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -162,6 +163,29 @@ class MobileStyleGAN(Generator):
                 for k in (1, 2)
             ),
         )
+        self.styles = tuple(self._styles(widths))
+
+    def _styles(self, widths: tuple[int, ...]) -> Iterator[Style]:
+        """One a row of ws, in the rows' order."""
+        yield Style("4px_style", "conv.modulation", widths[0], 4, None)
+        for level, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            before, px, at = self.taps[2 * level].name, 8 * 2**level, f"layers.{level}"
+            yield Style(f"{px}px_up_style", f"{at}.up", i, px // 2, before)
+            yield Style(f"{px}px_conv1_style", f"{at}.conv1.modulation", i // 4, px, None)
+            yield Style(f"{px}px_conv2_style", f"{at}.conv2.modulation", o, px, f"{px}px_conv1")
+        last = self.taps[-1]
+        yield Style("to_img_style", "to_img_modulation", widths[-1], last.resolution, last.name)
+
+    def scaled_map(
+        self, style: Style, features: Mapping[str, Tensor], scales: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The const, a tap, or the upsampled map, which `draw` scales before it upsamples."""
+        if style.name == "4px_style":
+            return self.const.expand(len(scales["4px_style"]), -1, -1, -1)
+        if style.tap is None:
+            up = next(s for s in self.styles if s.name == style.name.replace("conv1", "up"))
+            return inverse_haar(features[up.tap] * scales[up.name] / 2)
+        return features[style.tap]
 
     def style(self, z: Tensor) -> Tensor:
         """Pixel norm, then fully connected layers with LeakyReLU 0.2 times sqrt 2."""

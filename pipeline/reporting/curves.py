@@ -27,7 +27,8 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     band: Sequence[float] | None = None
-    dashed: bool = False  # for numbers that are not ours
+    dashed: bool = False  # for numbers that are not ours, and for controls
+    like: str | None = None  # name of a line whose color and marker it shares; None: its own
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,22 @@ class Panel:
     y: str
     lines: Mapping[str, Line]
     log_x: bool = False
+    log_y: bool = False
     ticks: Sequence[float] | None = None  # of x; None: matplotlib's own
 
 
-def line_figure(path: Path, panels: Sequence[Panel]) -> None:
-    """Draw the panels side by side, each with its own legend."""
+def line_figure(path: Path, panels: Sequence[Panel], one_legend: bool = False) -> None:
+    """Draw the panels side by side, each with its own legend, or narrower with one legend below.
+
+    One legend is for panels of the same lines.
+    """
     plt = _pyplot()
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.8), squeeze=False)
+    size = (3.3 * len(panels), 4.2) if one_legend else (5.2 * len(panels), 3.8)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
-        for index, (name, line) in enumerate(panel.lines.items()):
-            color, marker = STYLES[index % len(STYLES)]
+        names = list(panel.lines)
+        for name, line in panel.lines.items():
+            color, marker = STYLES[names.index(line.like or name) % len(STYLES)]
             style = {"linestyle": "--" if line.dashed else "-", "linewidth": 1.4}
             axis.plot(line.x, line.y, color=color, marker=marker, markersize=4, label=name, **style)
             if line.band is not None:
@@ -63,13 +70,20 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
                 axis.tick_params(which="minor", labelsize=7)
             else:
                 axis.xaxis.set_minor_formatter(lambda value, _: "")
+        if panel.log_y:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         if panel.ticks is not None:
             axis.set_xticks(panel.ticks, [f"{t:g}" for t in panel.ticks])
             axis.minorticks_off()
         axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
         axis.grid(color="#dddddd", linewidth=0.6)
-        axis.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
+        if not one_legend:
+            axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.2 if one_legend else 0, 1, 1))
+    if one_legend:
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower center", ncols=len(panels), frameon=False)
     _save(figure, path)
 
 
