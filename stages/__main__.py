@@ -22,10 +22,11 @@ STAGES = (
     "sweep_fewshot",
     "measure_sampling",
     "edit_semantics",
+    "find_directions",
     "make_tables",
     "make_figures",
 )
-TOOLS = ("sample_conditionally", "edit_sample", "store", "update_readme")
+TOOLS = ("sample_conditionally", "edit_sample", "traverse_direction", "store", "update_readme")
 
 
 def sentence(name: str) -> str:

@@ -14,6 +14,7 @@ def make_figures(
     confusion: Path,
     sampled: Path,
     edited: Path,
+    directions: Path,
     figures: Path,
     *,
     samples: int,
@@ -33,6 +34,9 @@ def make_figures(
         sampling,
         tables,
         views,
+    )
+    from pipeline.reporting import (
+        directions as found_directions,
     )
 
     total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
@@ -55,6 +59,8 @@ def make_figures(
         sampling.draw_study(sampled, figures / "sampling.png", samples)
     if (pictures := edited / "pictures.zarr").exists():
         editing.draw_study(pictures, figures / "editing.png", samples)
+    if (pictures := directions / "pictures.zarr").exists():
+        found_directions.draw_study(pictures, figures / "directions.png")
     shares = views.confusion_shares(pd.read_csv(confusion), classes)
     confusion_figure(figures / "confusion.png", shares, classes)
 

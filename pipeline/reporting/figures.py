@@ -59,7 +59,7 @@ class Column:
     """One column of a grid of pictures."""
 
     title: str
-    pictures: np.ndarray  # [row, H, W, 3] uint8
+    pictures: np.ndarray  # [row, H, W, 3] uint8; of all columns alike in shape
     captions: Sequence[str] | None = None  # below each picture
 
 
@@ -74,8 +74,9 @@ def grid_figure(
     from matplotlib.patches import Patch
 
     inch, words = 1.35, 0.2 * any(column.captions is not None for column in columns)
+    tall = columns[0].pictures.shape[1] / columns[0].pictures.shape[2]
     left = 0.2 + 0.17 * max(row.count("\n") + 1 for row in rows)  # for the rows' titles
-    width, step, legend = inch * len(columns) + left, inch + words, 0.62
+    width, step, legend = inch * len(columns) + left, tall * inch + words, 0.62
     height = step * len(rows) + 0.3 + legend
     figure, axes = plt.subplots(len(rows), len(columns), figsize=(width, height), squeeze=False)
     for i, (line, row) in enumerate(zip(axes, rows, strict=True)):
@@ -97,7 +98,7 @@ def grid_figure(
         top=1 - 0.3 / height,
         bottom=(legend + words) / height,
         wspace=0.03,
-        hspace=0.03 + words / inch,
+        hspace=0.03 + words / (tall * inch),
     )
     with atomic(path) as partial:
         figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
