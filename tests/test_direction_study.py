@@ -128,11 +128,11 @@ def test_statistics_stand_where_their_names_say():
     assert found["skin redness"][0] == 30 and found["nose redness"][0] == 70
     assert np.isnan(found["skin redness"][1]), "no image, no color"
     assert found["face: nose down"][0] < 0, "above the middle of the face"
-    small = Seen(np.repeat(masks, 3, 1).repeat(3, 2), lab[:0]).statistics(classes)
-    assert not np.isnan(small[0, statistic_names(classes).index("skin down")])
-    one_pixel = np.zeros((1, 60, 60), np.uint8)
-    one_pixel[0, 0, 0] = 1  # too small a class for a place
-    assert np.isnan(Seen(one_pixel, lab[:0]).statistics(classes)[0, 4])
+    few = np.zeros((1, 60, 60), np.uint8)
+    few[0, 0, :7] = 1  # of 3600 pixels: too small a class for a place
+    found = Seen(few, np.zeros((0, 3, 60, 60))).statistics(classes)[0]
+    assert found[1] == 7 / 3600
+    assert np.isnan(found[statistic_names(classes).index("skin down")])
 
 
 def test_random_directions_have_unit_variance_in_their_own_z():
@@ -376,13 +376,13 @@ def test_tables_findings_and_the_figure_are_made_of_a_report(study, written, tmp
 )
 def test_more_samples_than_there_are_is_refused(setup, samples, color_samples):
     with pytest.raises(InputError, match="wanted 1 <= color_samples <= samples <= 3"):
-        open_setup(setup.source, setup.extractor, 8, 32, samples, color_samples)
+        open_setup(setup.source, Path(setup.extractor), 8, 32, samples, color_samples)
 
 
 def test_files_of_two_studies_are_refused(setup, checkpoints, latents, written):
     foreign = Source(str(checkpoints["dcgan"]), str(latents["dcgan"]))
     with pytest.raises(InputError, match="name files of one study"):
-        open_setup(foreign, setup.extractor, None, 32, 1, 1)
+        open_setup(foreign, Path(setup.extractor), None, 32, 1, 1)
     with pytest.raises(InputError, match="directions and a generator of one study"):
         Directions(written / "directions.safetensors").check(checkpoints["dcgan"])
     with pytest.raises(InputError, match="which holds no directions"):

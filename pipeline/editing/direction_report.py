@@ -50,7 +50,7 @@ def interval(statistic: Callable[[Rows], float], samples: int, seed: int = 0) ->
     return _numbers(statistic(np.arange(samples)), drawn)
 
 
-def _numbers(value: float, drawn: Sequence[float]) -> dict:
+def _numbers(value: float, drawn: Sequence[float] | np.ndarray) -> dict:
     known = np.array(drawn)[~np.isnan(drawn)]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
     found = {"mean": value, "low": float(low), "high": float(high)}

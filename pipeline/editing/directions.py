@@ -71,7 +71,7 @@ class Factors:
         return (self.eigenvalues - following) / np.maximum(self.eigenvalues, 1e-300)
 
 
-def factorize(weights: Sequence[Float[Tensor, "row w_dim"]]) -> Factors:
+def factorize(weights: Sequence[Float[Tensor, "_ w_dim"]]) -> Factors:
     """SeFa: eigenvectors of A^T A, each row of A of unit length (eq 8 and the official code).
 
     A stacks the weights of all layers of a range. The eigenvalues add up to its number of rows.
@@ -172,7 +172,7 @@ def project_out(vector: Vector, others: Vectors) -> Vector:
 
 
 def to_positions(
-    w: Vector, vector: Vector, positions: Sequence[float]
+    w: Vector, vector: Vector, positions: Sequence[float] | np.ndarray | np.ndarray
 ) -> Float[np.ndarray, "position w_dim"]:
     """W moved along a unit vector to given distances from the hyperplane through 0 normal to it."""
     return w + np.outer(np.asarray(positions) - w @ vector, vector)
@@ -202,7 +202,7 @@ def chance_distances(
 
 
 def fit_boundary(
-    low: Float[np.ndarray, "sample w_dim"], high: Float[np.ndarray, "other w_dim"], ridge: float
+    low: Float[np.ndarray, "_ w_dim"], high: Float[np.ndarray, "_ w_dim"], ridge: float
 ) -> Vector:
     """The unit normal, towards `high`, of a linear boundary between two groups of latents.
 

@@ -192,7 +192,7 @@ def draw_study(pictures: Path, figure: Path) -> None:
     grid_figure(figure, columns, group.attributes["titles"], classes)
 
 
-def _captions(distances: Sequence[float]) -> list[str]:
+def _captions(distances: np.ndarray) -> list[str]:
     return [f"ΔE {distance:.0f}" if distance > 0 else "" for distance in distances]
 
 
