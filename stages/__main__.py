@@ -24,6 +24,7 @@ STAGES = (
     "measure_sampling",
     "measure_editing",
     "edit_style",
+    "find_directions",
     "make_tables",
     "make_figures",
 )
@@ -32,6 +33,7 @@ TOOLS = (
     "inspect_checkpoint",
     "sample_conditionally",
     "edit_semantics",
+    "traverse_direction",
     "store",
     "update_readme",
 )

@@ -16,6 +16,7 @@ def make_figures(
     sampled: Path,
     edited: Path,
     styled: Path,
+    directions: Path,
     figures: Path,
     *,
     samples: int,
@@ -37,6 +38,9 @@ def make_figures(
         style,
         tables,
         views,
+    )
+    from pipeline.reporting import (
+        directions as found_directions,
     )
 
     total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
@@ -66,6 +70,8 @@ def make_figures(
     if (pictures := edited / "pictures.zarr").exists():
         editing.draw_study(pictures, figures / "editing.png", samples)
     style.draw_study(styled, files, figures, samples)
+    if (pictures := directions / "pictures.zarr").exists():
+        found_directions.draw_study(pictures, figures / "directions.png")
     shares = views.confusion_shares(pd.read_csv(confusion), classes)
     confusion_figure(figures / "confusion.png", shares, classes)
 

@@ -82,6 +82,20 @@ class Generator(nn.Module, ABC):
             raise NotImplementedError(f"{self.family} says not what {style.name} scales")
         return features[style.tap]
 
+    @property
+    @abstractmethod
+    def style_weights(self) -> dict[str, Float[Tensor, "row w_dim"]]:
+        """{layer: float32 matrix that it multiplies its row of ws by}, in forward order.
+
+        What SeFa factorizes: the style affine of every modulated convolution but those to RGB, or
+        the first layer where w = z. Layer ranges count along this dict.
+        """
+
+    @property
+    def style_rows(self) -> dict[str, int]:
+        """{layer of style_weights: the row of ws that it reads}; the i-th reads row i."""
+        return {layer: row for row, layer in enumerate(self.style_weights)}
+
     @abstractmethod
     def style(self, z: Tensor) -> Tensor:
         """z [N, z_dim] to w [N, w_dim], untruncated."""

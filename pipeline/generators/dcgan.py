@@ -43,6 +43,11 @@ class DCGAN(Generator):
             for level, width in enumerate(widths)
         )
 
+    @property
+    def style_weights(self) -> dict[str, Tensor]:
+        """The first layer as a matrix: a row for each of its outputs, channel by position."""
+        return {"blocks.0": self.blocks[0][0].weight.flatten(1).T.float()}
+
     def style(self, z: Tensor) -> Tensor:
         """The identity: DCGAN has no mapping network."""
         return z

@@ -187,6 +187,15 @@ class MobileStyleGAN(Generator):
             return inverse_haar(features[up.tap] * scales[up.name] / 2)
         return features[style.tap]
 
+    @property
+    def style_weights(self) -> dict[str, Tensor]:
+        """The affine map of every modulation but to_img's, in the order of the rows of ws."""
+        return {
+            name.removesuffix(".modulation"): part.affine.weight.float()
+            for name, part in self.named_modules()
+            if isinstance(part, Modulation) and part is not self.to_img_modulation
+        }
+
     def style(self, z: Tensor) -> Tensor:
         """Pixel norm, then fully connected layers with LeakyReLU 0.2 times sqrt 2."""
         x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()

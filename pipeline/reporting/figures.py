@@ -59,7 +59,7 @@ class Column:
     """One column of a grid of pictures."""
 
     title: str
-    pictures: np.ndarray  # [row, H, W, 3] uint8
+    pictures: np.ndarray  # [row, H, W, 3] uint8; of all columns alike in shape
     captions: Sequence[str] | None = None  # below each picture
 
 
@@ -78,8 +78,9 @@ def grid_figure(
     from matplotlib.patches import Patch
 
     inch, words = 1.35, 0.2 * any(column.captions is not None for column in columns)
+    tall = columns[0].pictures.shape[1] / columns[0].pictures.shape[2]
     left = 0.2 + 0.17 * max(row.count("\n") + 1 for row in rows)  # for the rows' titles
-    width, step = inch * len(columns) + left, inch + words
+    width, step = inch * len(columns) + left, tall * inch + words
     lines = math.ceil(len(classes) / (width / 0.95))
     legend = 0.22 + 0.2 * lines if classes else 0.32
     top = 0.1 + 0.2 * max(column.title.count("\n") + 1 for column in columns)
@@ -106,7 +107,7 @@ def grid_figure(
         top=1 - top / height,
         bottom=(legend + words) / height,
         wspace=0.03,
-        hspace=0.03 + words / inch,
+        hspace=0.03 + words / (tall * inch),
     )
     with atomic(path) as partial:
         figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Numbers that Xu & Zheng (CVPR 2021) print for StyleGAN2-FFHQ, in percent."""
+"""Numbers that the papers print: Xu & Zheng (CVPR 2021) for StyleGAN2-FFHQ, in percent; SeFa."""
 
 # Table 1, and the means of table 6's fourteen classes, which differ from it.
 MIOU = {"LSE": 79.7, "NSE-1": 81.0, "NSE-2": 80.2}
@@ -37,3 +37,14 @@ _PER_CLASS = {
 }
 # fmt: on
 PER_CLASS = {name: dict(zip(CLASSES, row, strict=True)) for name, row in _PER_CLASS.items()}
+
+# SeFa (Shen & Zhou, CVPR 2021), table 1: cosine distance of the boundary of an attribute classifier
+# to the nearest direction, and that one's index.
+_TRAITS = ("pose", "gender", "age", "eyeglasses", "smile")
+_DISTANCES = {
+    ("PGGAN Z", "PCA"): ((0.9, 23), (0.83, 1), (0.88, 1), (0.86, 1), (0.86, 10)),
+    ("PGGAN Z", "SeFa"): ((0.04, 2), (0.16, 1), (0.45, 4), (0.52, 1), (0.69, 20)),
+    ("StyleGAN W", "PCA"): ((0.28, 9), (0.71, 2), (0.73, 5), (0.72, 5), (0.73, 25)),
+    ("StyleGAN W", "SeFa"): ((0.13, 1), (0.64, 3), (0.8, 6), (0.65, 6), (0.65, 37)),
+}
+SEFA_DISTANCES = {key: dict(zip(_TRAITS, row, strict=True)) for key, row in _DISTANCES.items()}

@@ -1,0 +1,70 @@
+"""Style weights become ranked directions, named and scored by masks beside random directions."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def find_directions(
+    checkpoint: Path,
+    latents: Path,
+    masks: Path,
+    extractor: Path,
+    directions: Path,
+    metrics: Path,
+    *,
+    ranges: list[str],
+    top: int,
+    random: int,
+    samples: int,
+    color_samples: int,
+    step: float,
+    max_tap_resolution: int,
+    mask_size: int,
+    obvious: float,
+    compared: int,
+    equal_lab: float,
+    spread_samples: int,
+    boundary_samples: int,
+    boundary_share: float,
+    shown: int,
+    alphas: list[float],
+    seed: int,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Factorize the style weights, measure what directions change, and draw boundaries."""
+    from shutil import rmtree
+
+    from pipeline.devices import pick_device
+    from pipeline.editing.direction_study import Plan, open_setup, run_study, write_study
+    from pipeline.features import Source
+    from pipeline.files import write_json
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    setup = open_setup(source, extractor, max_tap_resolution, mask_size, samples, color_samples)
+    plan = Plan(
+        tuple(ranges),
+        top,
+        random,
+        step,
+        obvious,
+        compared,
+        equal_lab,
+        spread_samples,
+        boundary_samples,
+        boundary_share,
+        shown,
+        tuple(alphas),
+        seed,
+    )
+    parts = directions.with_name(f"{directions.name}.partial")
+    study = run_study(setup, plan, masks, parts, workers)
+    write_study(directions, study, setup.classes, plan)
+    write_json(metrics, study.report)
+    rmtree(parts)  # it served a killed run
+
+
+if __name__ == "__main__":
+    run(find_directions)
