@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, choose
 from pipeline.taps import Tap, find
+
+NOISE_MODES = ("const", "random", "none")
 
 
 class Generator(nn.Module, ABC):
@@ -43,7 +45,7 @@ class Generator(nn.Module, ABC):
         self,
         ws: Float[Tensor, "sample num_ws w_dim"],
         stop_at: Tap | str | None = None,  # end after this tap; no image is made
-        noise_mode: str = "const",
+        noise_mode: str = "const",  # the checkpoint's noise; random (torch's generator); none
     ) -> Float[Tensor, "sample 3 height width"] | None:
         """Images [N, 3, R, R] float32, about [-1, 1]; None if the pass stopped at a tap."""
         if ws.shape[1:] != (self.num_ws, self.w_dim):
@@ -52,8 +54,7 @@ class Generator(nn.Module, ABC):
                 f"[N, {self.num_ws}, {self.w_dim}]",
                 "make ws by this generator's mapping",
             )
-        if noise_mode not in {"const", "none"}:
-            raise InputError(f"noise_mode {noise_mode!r}", "const or none", "choose one of these")
+        choose("noise_mode", noise_mode, NOISE_MODES)
         stop = None if stop_at is None else find(self.taps, getattr(stop_at, "name", stop_at)).name
         images = self.draw(ws.to(self.dtype), stop, noise_mode)
         return None if images is None else images.float().contiguous()

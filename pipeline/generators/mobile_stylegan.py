@@ -76,6 +76,9 @@ class StyledConv(nn.Module):
         x = self.conv(x)
         if noise_mode == "const":
             x = x.add_(self.noise.to(x.dtype))
+        elif noise_mode == "random":  # the file holds strength times unit noise
+            strength = self.noise.square().mean().sqrt().to(x.dtype)
+            x = x.add_(torch.randn_like(x[:, :1]) * strength)
         return F.leaky_relu_(x, 0.2)
 
 
