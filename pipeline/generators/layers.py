@@ -1,5 +1,7 @@
-"""What the StyleGAN and PGGAN families share. Every constant factor of the published networks
-(equalized learning rates, gains of activations) lies in the weights: pipeline/generators/layouts.py.
+"""What the StyleGAN and PGGAN families share.
+
+Constant factors of the published networks (equalized learning rates, gains of activations) lie in
+the weights: see pipeline/generators/layouts.py.
 """
 
 from collections.abc import Sequence
@@ -90,6 +92,8 @@ def fill(network: Generator, tensors: dict[str, Tensor]) -> Generator:
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise InputError(
-            f"tensors that do not fit ({first})", f"a {network.family}", "fetch the checkpoint again"
+            f"tensors that do not fit ({first})",
+            f"a {network.family}",
+            "fetch the checkpoint again",
         ) from error
     return network

@@ -25,7 +25,7 @@ ROOT2 = math.sqrt(2)
 
 
 def _scaled(weight: Tensor, gain: float = 1.0) -> Tensor:
-    """An equalized weight as it acts: times gain / sqrt(fan in), the product of all axes but one."""
+    """An equalized weight as it acts: times gain / sqrt(fan in), all axes but the first."""
     return weight.float() * (gain / math.sqrt(weight[0].numel()))
 
 
@@ -94,9 +94,9 @@ def _check_filters(tensors: Tensors, ending: str) -> None:
     """All low-pass filters must be the one that we coded."""
     for name, value in tensors.items():
         if name.endswith(ending):
-            given, ours = value.float().squeeze(), upsampling_filter().squeeze()
-            if given.shape != ours.shape or not torch.allclose(given / given.sum(), ours / ours.sum()):
-                raise InputError(f"filter {name}", "[1, 3, 3, 1], normalized", "use another network")
+            given, ours = value.float().squeeze(), upsampling_filter().squeeze() / 4
+            if given.shape != ours.shape or not torch.allclose(given / given.sum(), ours):
+                raise InputError(f"filter {name}", "[1, 3, 3, 1]", "use another network")
 
 
 def stylegan2_from_nvlabs(tensors: Tensors) -> Tensors:
@@ -126,6 +126,7 @@ def stylegan2_from_nvlabs(tensors: Tensors) -> Tensors:
         affine = tensors[f"{rgb}.affine.weight"], tensors[f"{rgb}.affine.bias"]
         found |= _to_rgb(level, tensors[f"{rgb}.weight"], tensors[f"{rgb}.bias"], affine)
     found |= _mapping(tensors, "mapping.fc{}", ROOT2, ROOT2)
+    found |= {name: tensors[name] for name in ("conv_clamp",) if name in tensors}
     return found | _average(tensors, "mapping.w_avg")
 
 
@@ -296,7 +297,9 @@ LAYOUTS = (
     Layout("GenForce", "stylegan2", ("synthesis.early_layer.const",), stylegan2_from_genforce),
     Layout("GenForce", "stylegan", ("synthesis.layer0.const",), stylegan_from_genforce),
     Layout("GenForce", "pggan", ("layer0.weight", "output0.weight"), pggan_from_genforce),
-    Layout("rosinality", "stylegan2", ("input.input", "conv1.conv.weight"), stylegan2_from_rosinality),
+    Layout(
+        "rosinality", "stylegan2", ("input.input", "conv1.conv.weight"), stylegan2_from_rosinality
+    ),
     Layout(
         "PyTorch tutorial", "dcgan", ("main.0.weight", "main.12.weight"), dcgan.from_torch_names
     ),

@@ -1,4 +1,4 @@
-"""StyleGAN (Karras et al. 2019, arXiv:1812.04948): instance norm and style after each convolution."""
+"""StyleGAN (Karras et al. 2019, arXiv:1812.04948): instance norm and style after convolutions."""
 
 from collections.abc import Sequence
 
@@ -72,8 +72,8 @@ class Conv(Styled):
 class UpConv(Styled):
     """Doubles the resolution, blurs by [1, 2, 1], styled.
 
-    Up to 64 px pixels are repeated and convolved by 3x3; from 128 px on a transposed convolution by
-    4x4 does both ("fused"). The kernel is [in, out, 4, 4] then, the 3x3 one summed over four shifts.
+    Up to 64 px pixels are repeated and convolved by 3x3; from 128 px on a transposed convolution
+    by 4x4 does both ("fused"): its kernel, [in, out, 4, 4], is a 3x3 one summed over four shifts.
     """
 
     def __init__(self, w_dim: int, channels_in: int, channels: int, resolution: int, fused: bool):
