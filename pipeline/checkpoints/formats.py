@@ -175,8 +175,10 @@ def _checked(tensors: dict, file_bytes: int) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             continue
         value = value.detach()
-        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-            raise InputError(f"tensor {name} of {value.layout}", "a dense tensor", "check the file")
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
+            raise InputError(
+                f"tensor {name} of {value.dtype}, {value.layout}", "a dense one", "check the file"
+            )
         if value.numel() * value.element_size() > file_bytes:
             raise InputError(f"tensor {name} larger than the file", "dense ones", "check the file")
         found[name] = value

@@ -44,7 +44,8 @@ def load_generator(
         raise InputError(
             f"{path}, which lacks tensor {error}", f"a {family} checkpoint", "fetch it again"
         ) from error
-    keep_taps(network, taps or facts.get("tap_set", "all"))
+    if check_tap_set(family, taps or facts.get("tap_set", "all")) == "second_conv":
+        network.taps = tuple(tap for tap in network.taps if tap.name.endswith("_conv2"))
     network = network.eval().requires_grad_(False).to(device)
     network = network.to(memory_format=torch.channels_last)
     if compute is torch.bfloat16:
@@ -80,16 +81,15 @@ def read_generator(
     return tensors, facts
 
 
-def keep_taps(network: Generator, tap_set: str) -> None:
-    """Restrict the network's taps to a set of TAP_SETS."""
-    if choose("taps", tap_set, TAP_SETS) == "second_conv":
-        if network.family not in ("pggan", "stylegan"):
-            raise InputError(
-                f"taps second_conv of a {network.family}",
-                "a pggan or stylegan, of which the reference reads second convolutions only",
-                "use taps: all",
-            )
-        network.taps = tuple(tap for tap in network.taps if tap.name.endswith("_conv2"))
+def check_tap_set(family: str, tap_set: str) -> str:
+    """The set of taps, if the family has it."""
+    if choose("taps", tap_set, TAP_SETS) == "second_conv" and family not in ("pggan", "stylegan"):
+        raise InputError(
+            f"taps second_conv of a {family}",
+            "a pggan or stylegan, of which the reference reads second convolutions only",
+            "use taps: all",
+        )
+    return tap_set
 
 
 def _cast_synthesis(network: Generator, dtype: torch.dtype) -> None:

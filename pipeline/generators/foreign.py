@@ -23,7 +23,7 @@ def convert_checkpoint(
     """Tensors under our names, and facts; InputError if the network is none that we know."""
     layout = recognize(checkpoint.tensors)
     try:
-        tensors = layout.translate(fix_class(checkpoint.tensors, class_idx))
+        tensors = layout.read(fix_class(checkpoint.tensors, class_idx))
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         network = builders[layout.family](measured_average(tensors, builders[layout.family]))
     except DAMAGE as error:

@@ -6,6 +6,7 @@ gains of activations, and the 1 that a style's bias lacks in GenForce's files.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,16 +30,21 @@ def _scaled(weight: Tensor, gain: float = 1.0) -> Tensor:
     return weight.float() * (gain / math.sqrt(weight[0].numel()))
 
 
-def _mapping(tensors: Tensors, name: str, gain: float, bias_gain: float) -> Tensors:
-    """`mlp.*` from the layers called `name`, with {} for 0, 1, 2 ..."""
+def _mapping(
+    tensors: Tensors,
+    name: str,  # of a layer, with {} for its number
+    gain: float,
+    bias_gain: float,
+    first: int = 0,  # number of the first layer
+) -> Tensors:
+    """`mlp.*` from all layers of a mapping network."""
     found, depth = {}, 0
-    while f"{name.format(depth)}.weight" in tensors:
-        weight, bias = (tensors[f"{name.format(depth)}.{part}"] for part in ("weight", "bias"))
-        found[f"mlp.{depth}.weight"] = _scaled(weight, gain * MAPPING_RATE)
-        found[f"mlp.{depth}.bias"] = bias.float() * (bias_gain * MAPPING_RATE)
+    while f"{(layer := name.format(depth + first))}.weight" in tensors:
+        found[f"mlp.{depth}.weight"] = _scaled(tensors[f"{layer}.weight"], gain * MAPPING_RATE)
+        found[f"mlp.{depth}.bias"] = tensors[f"{layer}.bias"].float() * (bias_gain * MAPPING_RATE)
         depth += 1
     if not depth:
-        raise InputError(f"tensors without {name.format(0)}", "a mapping network", "check the file")
+        raise InputError(f"tensors without {layer}", "a mapping network", "check the file")
     return found
 
 
@@ -207,9 +213,7 @@ def stylegan2_from_rosinality(tensors: Tensors) -> Tensors:
         modulation = f"{name}.conv.modulation"
         affine = tensors[f"{modulation}.weight"], tensors[f"{modulation}.bias"]
         found |= _to_rgb(level, tensors[f"{name}.conv.weight"][0], tensors[f"{name}.bias"], affine)
-    shifted = {k.replace("style.", "", 1): v for k, v in tensors.items() if k.startswith("style.")}
-    layers = {f"fc{int(k.split('.')[0]) - 1}.{k.split('.')[1]}": v for k, v in shifted.items()}
-    found |= _mapping(layers, "fc{}", ROOT2, ROOT2)
+    found |= _mapping(tensors, "style.{}", ROOT2, ROOT2, first=1)  # 0 is the pixel norm
     return found | _average(tensors, "latent_avg")
 
 
@@ -288,20 +292,79 @@ class Layout:
     family: str
     marks: tuple[str, ...]  # tensors that it has
     translate: Callable[[Tensors], Tensors]
+    spare: str  # regular expression of tensors that are not needed
+
+    def read(self, tensors: Tensors) -> Tensors:
+        """Our tensors; InputError if one of theirs is left over, as where a part is missing."""
+        given = _Tracked(tensors)
+        found = self.translate(given)
+        left = [name for name in tensors if name not in given.used]
+        if left := [name for name in left if not re.fullmatch(self.spare, name)]:
+            raise InputError(
+                f"{len(left)} tensors that fit nowhere ({', '.join(left[:3])} ...)",
+                f"a whole {self.family} of {self.source}",
+                "check that the file is intact and that nothing was added to the network",
+            )
+        return found
+
+
+class _Tracked(dict):
+    """Tensors that remember which were read; they must be floating point."""
+
+    def __init__(self, tensors: Tensors):
+        super().__init__(tensors)
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.used.add(name)
+        value = super().__getitem__(name)
+        if not value.is_floating_point():
+            raise InputError(f"tensor {name} of {value.dtype}", "floating point", "check the file")
+        return value
 
 
 LAYOUTS = (
     Layout(
-        "NVLabs", "stylegan2", ("synthesis.b4.const", "mapping.fc0.weight"), stylegan2_from_nvlabs
-    ),
-    Layout("GenForce", "stylegan2", ("synthesis.early_layer.const",), stylegan2_from_genforce),
-    Layout("GenForce", "stylegan", ("synthesis.layer0.const",), stylegan_from_genforce),
-    Layout("GenForce", "pggan", ("layer0.weight", "output0.weight"), pggan_from_genforce),
-    Layout(
-        "rosinality", "stylegan2", ("input.input", "conv1.conv.weight"), stylegan2_from_rosinality
+        "NVLabs",
+        "stylegan2",
+        ("synthesis.b4.const", "mapping.fc0.weight"),
+        stylegan2_from_nvlabs,
+        r".*resample_filter",
     ),
     Layout(
-        "PyTorch tutorial", "dcgan", ("main.0.weight", "main.12.weight"), dcgan.from_torch_names
+        "GenForce",
+        "stylegan2",
+        ("synthesis.early_layer.const",),
+        stylegan2_from_genforce,
+        r".*(filter|upsample)\.kernel",
+    ),
+    Layout(
+        "GenForce",
+        "stylegan",
+        ("synthesis.layer0.const",),
+        stylegan_from_genforce,
+        r".*\.kernel|synthesis\.lod|synthesis\.output\d\.(weight|bias)",
+    ),
+    Layout(
+        "GenForce",
+        "pggan",
+        ("layer0.weight", "output0.weight"),
+        pggan_from_genforce,
+        r"lod|output\d\.(weight|bias)",
+    ),
+    Layout(
+        "rosinality",
+        "stylegan2",
+        ("input.input", "conv1.conv.weight"),
+        stylegan2_from_rosinality,
+        r".*\.kernel",
+    ),
+    Layout(
+        "PyTorch tutorial",
+        "dcgan",
+        ("main.0.weight", "main.12.weight"),
+        dcgan.from_torch_names,
+        r".*num_batches_tracked",
     ),
 )
 
