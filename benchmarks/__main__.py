@@ -11,6 +11,7 @@ from pipeline.files import write_json
 BENCHMARKS = {  # name: rough minutes on two cores
     "noop": 0.1,
     "synthesis": 0.5,
+    "modulation": 3,
     "cache": 1,
     "memory": 4,
     "bfloat16": 3,
