@@ -28,7 +28,8 @@ REPEATS = 5
 
 def kernels_per_sample(layer: StyledConv, x: Tensor, w: Tensor, noise_mode: str) -> Tensor:
     """StyledConv.forward, the textbook way."""
-    kernels = layer.weight * layer.affine(w)[:, None, :, None, None]
+    kernel = layer.weight.transpose(0, 1) if layer.up else layer.weight
+    kernels = kernel * layer.affine(w)[:, None, :, None, None]
     kernels = kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + EPSILON).rsqrt()
     num, channels, channels_in = kernels.shape[:3]
     x = x.reshape(1, num * channels_in, *x.shape[2:])

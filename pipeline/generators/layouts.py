@@ -68,15 +68,16 @@ def _fuse(kernel: Tensor) -> Tensor:
 
 def _styled_conv(
     index: int,
-    weight: Tensor,  # [out, in, 3, 3], as the transposed convolution takes it where `up`
+    weight: Tensor,  # [out, in, 3, 3]; not flipped where a transposed convolution takes it
     bias: Tensor,
     strength: Tensor,
     noise: Tensor,
     affine: tuple[Tensor, Tensor],
 ) -> Tensors:
-    """StyleGAN2's `layers.<index>.*`, with sqrt 2 in bias and strength."""
+    """StyleGAN2's `layers.<index>.*`, with sqrt 2 in bias and strength; odd layers upsample."""
+    kernel = _scaled(weight)
     return {
-        f"layers.{index}.weight": _scaled(weight),
+        f"layers.{index}.weight": kernel.transpose(0, 1) if index % 2 else kernel,
         f"layers.{index}.bias": bias.float() * ROOT2,
         f"layers.{index}.noise.strength": strength.float().reshape(1) * ROOT2,
         f"layers.{index}.noise.map": noise.float().reshape(1, 1, *noise.shape[-2:]),

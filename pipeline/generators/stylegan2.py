@@ -50,7 +50,9 @@ class StyledConv(nn.Module):
     ):
         super().__init__()
         self.affine = nn.Linear(w_dim, channels_in)
-        self.weight = nn.Parameter(torch.zeros(channels, channels_in, 3, 3))
+        # As the convolution takes it: reordering it would cost a tenth of the pass.
+        shape = (channels_in, channels) if up else (channels, channels_in)
+        self.weight = nn.Parameter(torch.zeros(*shape, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.noise = Noise(resolution)
         self.up, self.clamp = up, clamp
@@ -60,7 +62,8 @@ class StyledConv(nn.Module):
         """[N, channels_in, H, W] and w [N, w_dim] to [N, channels, H or 2H, W or 2W]."""
         style = self.affine(w)
         # |kernel * style|^2 over inputs and taps, for each sample and output: [N, channels]
-        power = style.square() @ self.weight.square().sum((2, 3)).T
+        energy = self.weight.square().sum((2, 3))
+        power = style.square() @ (energy if self.up else energy.T)
         demodulation = math.sqrt(2) * (power + EPSILON).rsqrt()
         x = self.convolve(x * style[..., None, None])
         x = torch.addcmul(self.bias[:, None, None], x, demodulation[..., None, None])
@@ -71,7 +74,7 @@ class StyledConv(nn.Module):
         """The plain convolution, one kernel for all samples."""
         if not self.up:
             return F.conv2d(x, self.weight, padding=1)
-        x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
+        x = F.conv_transpose2d(x, self.weight, stride=2)
         return F.conv2d(x, self.fir.expand(x.shape[1], 1, 4, 4), padding=1, groups=x.shape[1])
 
 
