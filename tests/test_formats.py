@@ -130,8 +130,7 @@ def nested_tuples() -> bytes:
 
 
 def huge_tensor() -> bytes:
-    """A tensor of 4 TiB over a storage of four values."""
-    content = pickle.dumps("x", protocol=4)  # only for the frame of a torch file
+    """A tensor of 8 GiB over a storage of four values."""
     file = io.BytesIO(torch_bytes({"g_ema": {"x": torch.zeros(4)}}))
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -164,6 +163,7 @@ def expanded() -> bytes:
         pytest.param(huge_tensor(), "plain weights|larger than the file", id="tensor of 8 GiB"),
         pytest.param(expanded(), "larger than the file", id="one value expanded to 4 TiB"),
         pytest.param(zip_bomb(), "a compressed zip file", id="zip bomb"),
+        pytest.param(b"\x80", "of no known format", id="one byte"),
         pytest.param(b"\x80\x04\x82\x01.", "EXT1", id="extension registry"),
     ],
 )
@@ -176,13 +176,6 @@ def test_hostile_sizes(tmp_path, content, message):
 
 def tensorflow_pickle() -> bytes:
     return b"\x80\x03cdnnlib.tflib.network\nNetwork\n)\x81."
-
-
-def with_class(name, key="G_ema"):
-    inner = Network(name)
-    outer = Network("Generator")
-    outer.state["_modules"] = {"synthesis": inner}
-    return nvlabs_bytes(Network("D"), **{key: outer})
 
 
 def torchscript() -> bytes:
@@ -245,6 +238,16 @@ def test_other_networks_in_pickles_are_named(tmp_path, class_name, key, message)
         load_generator(path)
 
 
+def test_widths_that_a_file_only_claims(tmp_path):
+    """100,000 colors' inputs are a small tensor, but a network of that width is not made."""
+    tensors = part(golden("stylegan2_ada_nvlabs_32"), "sd/")
+    tensors["synthesis.b32.torgb.weight"] = torch.zeros(3, 100_000, 1, 1)
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_bytes(tensors))
+    with pytest.raises(InputError, match=r"layers of widths .*100000\]; wanted 1 to 2048"):
+        load_generator(path)
+
+
 def test_training_leftovers_are_read_as_data():
     value = load_plain(torch_bytes({"args": argparse.Namespace(size=32), "step": 1}))
     assert value["args"].size == 32
@@ -276,8 +279,8 @@ def test_sniffing_goes_by_content(tmp_path):
 
 
 def small(family: str) -> dict[str, torch.Tensor]:
-    """The tensors of a golden file, cut to four channels, as its own project names them."""
-    return {name: value for name, value in part(golden(family), "sd/").items()}
+    """The tensors of a golden file of 32 px, as its own project names them."""
+    return part(golden(family), "sd/")
 
 
 def sources() -> dict:

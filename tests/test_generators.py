@@ -294,6 +294,26 @@ def test_dcgan_names_of_the_tutorial_are_translated(checkpoints):
         from_torch_names({k: v for k, v in published.items() if k != "main.4.running_var"})
 
 
+@pytest.mark.parametrize("family", ["pggan", "stylegan", "stylegan2"])
+def test_style_weights_are_what_latents_act_through(checkpoints, family):
+    generator = load_generator(checkpoints[family])
+    weights = generator.style_weights
+    assert all(w.dtype == torch.float32 and w.shape[1] == generator.w_dim for w in weights.values())
+    names = [tap.name for tap in generator.taps]
+    assert list(weights) == (names[:1] if family == "pggan" else names), "in forward order"
+    ws = generator.mapping(z_of(generator, 1))
+    before, _ = forward(generator, ws)
+    name = list(weights)[-1]
+    row = names.index(name)
+    # A step in the null space of the last layer's matrix changes nothing there; another one does.
+    *_, directions = torch.linalg.svd(weights[name])
+    for direction, changes in ((directions[-1], family == "pggan"), (directions[0], True)):
+        moved = ws.clone()
+        moved[:, row] += direction
+        after, _ = forward(generator, moved)
+        assert torch.allclose(after[name], before[name], atol=1e-5) is not changes
+
+
 @pytest.mark.real
 def test_published_dcgan(published):
     generator = load_generator(published("digiface"))

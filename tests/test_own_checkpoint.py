@@ -230,27 +230,32 @@ def test_documented_studies_have_the_keys_of_those_that_run():
         assert options <= {"file", "sha256", "class_idx", "taps", "family"}
 
 
-def test_a_new_study_changes_no_cell_of_the_others(tmp_path):
+def test_a_new_study_changes_no_cell_of_the_others(tmp_path, monkeypatch):
     """Every cell of a study names its own files, so DVC re-runs none of the others'."""
     from dvc.repo import Repo
 
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    project = Repo.init(str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # cells are named relative to where one stands
+    subprocess.run(["git", "init", "-q"], check=True)
+    Repo.init().close()
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
 
     def cells() -> dict[str, tuple]:
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-        found = Repo(str(tmp_path)).index.stages
-        return {
-            s.addressing: (s.cmd, sorted(map(str, s.deps)), sorted(map(str, s.outs))) for s in found
-        }
+        Path("params.yaml").write_text(yaml.safe_dump(params))
+        with Repo() as project:
+            return {
+                stage.addressing: (
+                    stage.cmd,
+                    sorted(map(str, stage.deps)),
+                    sorted(map(str, stage.outs)),
+                )
+                for stage in project.index.stages
+            }
 
-    project.close()
     before = cells()
     name, study = next(iter(documented_studies().items()))
     params["studies"][name] = study
     after = cells()
-    assert {k: after[k] for k in before} == before
-    added = set(after) - set(before)
+    assert {cell: after[cell] for cell in before} == before
+    added = after.keys() - before.keys()
     assert f"fetch_checkpoint@{name}" in added and all(name in cell for cell in added)

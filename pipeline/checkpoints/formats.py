@@ -97,7 +97,7 @@ def sniff(path: str | Path) -> str:
         return "safetensors"
     if head.startswith((b"PK\x03\x04", LEGACY_MAGIC)):
         return "torch"
-    if head[:1] == b"\x80" and 2 <= head[1] <= 5:
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "nvlabs"
     seems = next((what for start, what in STARTS.items() if head.lower().startswith(start)), None)
     raise InputError(

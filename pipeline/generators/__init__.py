@@ -10,6 +10,7 @@ from pipeline.errors import InputError, choose
 from pipeline.generators import dcgan, mobile_stylegan, pggan, stylegan, stylegan2
 from pipeline.generators.base import Generator
 from pipeline.generators.foreign import convert_checkpoint
+from pipeline.generators.layouts import find_layout
 
 FAMILIES = {
     "dcgan": dcgan.build,
@@ -59,26 +60,31 @@ def read_generator(
     class_idx: int | None = None,  # of a conditional network
 ) -> tuple[dict[str, Tensor], dict]:
     """Tensors under our names, and facts, among them the family, from any supported file."""
-    checkpoint = read_checkpoint(path)
-    facts = checkpoint.facts
-    given = family or facts.get("family")
-    if given is not None and checkpoint.format == "safetensors":
-        if class_idx is not None:
-            raise InputError(f"class_idx and {path}", "a conditional network", "drop class_idx")
-        return checkpoint.tensors, facts | {"family": given}
     try:
+        checkpoint = read_checkpoint(path)
+        ours = checkpoint.format == "safetensors" and find_layout(checkpoint.tensors) is None
+        if ours:
+            return checkpoint.tensors, _own_facts(checkpoint.facts, family, class_idx)
         tensors, facts = convert_checkpoint(checkpoint, FAMILIES, class_idx)
     except InputError as error:
-        if checkpoint.format == "safetensors" and family is None:
-            raise InputError(
-                f"{path}, which names no family and is no known layout ({error.got})",
-                f"one of {', '.join(FAMILIES)}",
-                "pass family=",
-            ) from error
-        raise InputError(f"{path}: {error.got}", error.wanted, error.remedy) from error
-    if given not in (None, facts["family"]):
-        raise InputError(f"{path}, a {facts['family']}", f"a {given}", "change family")
+        got = error.got if str(path) in error.got else f"{path}: {error.got}"
+        raise InputError(got, error.wanted, error.remedy) from error
+    if family not in (None, facts["family"]):
+        raise InputError(f"{path}, a {facts['family']}", f"a {family}", "change family")
     return tensors, facts
+
+
+def _own_facts(facts: dict, family: str | None, class_idx: int | None) -> dict:
+    """The facts of a file of ours, with the family: `family`, else as they say."""
+    if class_idx is not None:
+        raise InputError("a network without classes", "no class_idx", "leave class_idx out")
+    if family is None and "family" not in facts:
+        raise InputError(
+            "a file of unknown layout, which names no family",
+            f"one of {', '.join(FAMILIES)}",
+            "pass family=",
+        )
+    return facts | ({} if family is None else {"family": family})
 
 
 def check_tap_set(family: str, tap_set: str) -> str:

@@ -18,6 +18,7 @@ from pipeline.taps import Tap
 
 EPSILON = 1e-8  # of every normalization, in all these families
 MAX_BLOCKS = 9  # 1024 px
+MAX_WIDTH = 2048  # channels; a file may claim more than it holds
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -54,14 +55,14 @@ class Noise(nn.Module):
         return x.add_(unit * self.strength.view(-1, 1, 1))
 
 
-def conv_taps(widths: Sequence[int], stem: str = "layers", first: int = 1) -> tuple[Tap, ...]:
+def conv_taps(widths: Sequence[int], first: int = 1) -> tuple[Tap, ...]:
     """Two taps a resolution from 4 px up, `4px_conv1` on; first=2 leaves the very first one out.
 
-    The modules are `<stem>.0`, `<stem>.1` and so on, in forward order.
+    The modules are `layers.0`, `layers.1` and so on, in forward order.
     """
     convs = [(level, k) for level in range(len(widths)) for k in (1, 2) if (level, k) >= (0, first)]
     return tuple(
-        Tap(f"{4 * 2**level}px_conv{k}", f"{stem}.{i}", widths[level], 4 * 2**level)
+        Tap(f"{4 * 2**level}px_conv{k}", f"layers.{i}", widths[level], 4 * 2**level)
         for i, (level, k) in enumerate(convs)
     )
 
@@ -82,7 +83,14 @@ def mapping_widths(tensors: dict[str, Tensor]) -> tuple[int, ...]:
     """Widths of the mapping network, z's first, from `mlp.*`."""
     depth = sum(name.startswith("mlp.") and name.endswith(".weight") for name in tensors)
     weights = [tensors[f"mlp.{i}.weight"] for i in range(max(depth, 1))]
-    return (weights[0].shape[1], *(weight.shape[0] for weight in weights))
+    return limited((weights[0].shape[1], *(weight.shape[0] for weight in weights)))
+
+
+def limited(widths: Sequence[int]) -> tuple[int, ...]:
+    """The widths, if a network of them can be made: they are what single tensors claim."""
+    if not all(1 <= width <= MAX_WIDTH for width in widths):
+        raise InputError(f"layers of widths {list(widths)}", f"1 to {MAX_WIDTH}", "check the file")
+    return tuple(widths)
 
 
 def fill(network: Generator, tensors: dict[str, Tensor]) -> Generator:

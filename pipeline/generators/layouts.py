@@ -385,11 +385,16 @@ OTHERS = {
 }
 
 
+def find_layout(tensors: Tensors) -> Layout | None:
+    """The layout of a state dict, if it is one of LAYOUTS."""
+    found = (layout for layout in LAYOUTS if all(mark in tensors for mark in layout.marks))
+    return next(found, None)
+
+
 def recognize(tensors: Tensors) -> Layout:
     """The layout of a state dict; InputError says what it seems to be instead."""
-    for layout in LAYOUTS:
-        if all(mark in tensors for mark in layout.marks):
-            return layout
+    if (layout := find_layout(tensors)) is not None:
+        return layout
     seems = next((what for mark, what in OTHERS.items() if mark in tensors), None)
     some = ", ".join(list(tensors)[:3]) or "no tensor"
     known = sorted({f"{layout.family} ({layout.source})" for layout in LAYOUTS})

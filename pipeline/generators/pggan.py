@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.generators.base import Generator
-from pipeline.generators.layers import conv_taps, count, fill, pixel_norm
+from pipeline.generators.layers import conv_taps, count, fill, limited, pixel_norm
 
 
 class Dense(nn.Module):
@@ -95,6 +95,6 @@ class PGGAN(Generator):
 def build(tensors: dict[str, Tensor]) -> PGGAN:
     """Build the network from our own tensor names; widths and fusing are read from the weights."""
     layers = count(tensors, "layers.", ".bias", 2)
-    widths = [len(tensors[f"layers.{i}.bias"]) for i in range(1, layers, 2)]
+    widths = limited([len(tensors[f"layers.{i}.bias"]) for i in range(1, layers, 2)])
     fused = layers > 2 and tensors["layers.2.weight"].shape[-1] == 4
     return fill(PGGAN(widths, tensors["layers.0.weight"].shape[-1], fused), tensors)

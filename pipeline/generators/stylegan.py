@@ -13,6 +13,7 @@ from pipeline.generators.layers import (
     conv_taps,
     count,
     fill,
+    limited,
     map_to_w,
     mapping_layers,
     mapping_widths,
@@ -148,7 +149,7 @@ class StyleGAN(Generator):
 def build(tensors: dict[str, Tensor]) -> StyleGAN:
     """Build the network from our own tensor names; widths and fusing are read from the weights."""
     layers = count(tensors, "layers.", ".affine.weight", 2)
-    widths = [len(tensors[f"layers.{i}.bias"]) for i in range(1, layers, 2)]
+    widths = limited([len(tensors[f"layers.{i}.bias"]) for i in range(1, layers, 2)])
     kernels = {4 * 2**i: tensors[f"layers.{2 * i}.weight"] for i in range(1, len(widths))}
     fused = [resolution for resolution, kernel in kernels.items() if kernel.shape[-1] == 4]
     network = StyleGAN(widths, mapping_widths(tensors), min(fused, default=FUSED_FROM * 16))

@@ -18,6 +18,7 @@ from pipeline.generators.layers import (
     conv_taps,
     count,
     fill,
+    limited,
     map_to_w,
     mapping_layers,
     mapping_widths,
@@ -158,4 +159,4 @@ def build(tensors: dict[str, Tensor]) -> StyleGAN2:
     blocks = count(tensors, "to_rgb.", ".affine.weight")
     widths = [tensors[f"to_rgb.{i}.weight"].shape[1] for i in range(blocks)]
     clamp = float(tensors["conv_clamp"]) if "conv_clamp" in tensors else None
-    return fill(StyleGAN2(widths, mapping_widths(tensors), clamp), tensors)
+    return fill(StyleGAN2(limited(widths), mapping_widths(tensors), clamp), tensors)
