@@ -9,6 +9,7 @@ from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.errors import InputError
 from pipeline.generators import FAMILIES, load_generator
 from pipeline.generators.dcgan import from_torch_names
+from pipeline.generators.layers import conv_taps
 from pipeline.generators.mobile_stylegan import inverse_haar
 from pipeline.latents import sample_z
 from pipeline.taps import edit, record
@@ -292,6 +293,28 @@ def test_dcgan_names_of_the_tutorial_are_translated(checkpoints):
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
     with pytest.raises(InputError, match=r"without main\.4\.running_var"):
         from_torch_names({k: v for k, v in published.items() if k != "main.4.running_var"})
+
+
+@pytest.mark.parametrize(
+    "base, resolution, first, count, channels",
+    [
+        pytest.param(32768, 1024, 2, 17, 5568, id="stylegan2, 1024 px"),
+        pytest.param(32768, 512, 2, 15, 5504, id="stylegan2, 512 px"),
+        pytest.param(32768, 256, 2, 13, 5376, id="stylegan2, 256 px"),
+        pytest.param(32768, 64, 2, 9, 4608, id="stylegan2, 64 px"),
+        pytest.param(16384, 1024, 1, 18, 5088, id="stylegan and pggan, 1024 px"),
+        pytest.param(16384, 256, 1, 14, 4992, id="stylegan and pggan, 256 px"),
+    ],
+)
+def test_taps_of_published_widths(base, resolution, first, count, channels):
+    """The counts and sums of channels that the paper's features have."""
+    levels = resolution.bit_length() - 2
+    taps = conv_taps([min(base // 4 // 2**level, 512) for level in range(levels)], first)
+    assert (len(taps), sum(tap.channels for tap in taps)) == (count, channels)
+    assert taps[-1].resolution == resolution
+    if first == 1:
+        second = [tap.channels for tap in taps if tap.name.endswith("_conv2")]
+        assert (len(second), sum(second)) == (count // 2, channels // 2)
 
 
 @pytest.mark.parametrize("family", ["pggan", "stylegan", "stylegan2"])
