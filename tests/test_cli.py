@@ -101,7 +101,7 @@ def test_an_unknown_option_is_refused():
 
 
 def test_a_missing_option_is_refused():
-    done = run("-m", "stages.make_figures", *"abcdefghi", "--seed=0")
+    done = run("-m", "stages.make_figures", *"abcdefghij", "--seed=0")
     assert done.returncode == 2
     assert "Missing option" in done.stderr and "samples" in done.stderr
 
