@@ -52,17 +52,22 @@ class Contributions:
     """M [group, channel] of one layer: the share of a channel's variance that lies in each group.
 
     M[k, c] = mean over samples and pixels of A^2 U (eq 1), with A the maps of zero mean and unit
-    variance, per image or over all samples, and U the memberships. Per image of H W pixels, with
-    S0, S1, S2 the sums of U, U x and U x^2 and x = map - its mean m in the image,
+    variance, per image or over all samples, and U the memberships. With x the map less its mean m
+    in an image, and S0, S1, S2 the means over pixels of U, x U and x^2 U, [channel, group] each,
 
-        sum of U A^2 = S2 / variance,                      variance = sum_k S2 / (H W)
+        per image:   the mean over images of S2 / variance,       variance = sum_k S2
+        data set:    R / variance with R = sum of (x + m - mean of m)^2 U, by S0, S1, S2 and m,
 
-    and over the data set the same of x = map - m + (m - mean of m). So sums are all that is kept.
+    so a few running sums are all that is kept.
     """
 
     def __init__(self, normalization: str = "image"):
         self.normalization = choose("normalization", normalization, NORMALIZATIONS)
-        self._images: list[tuple[np.ndarray, ...]] = []  # m, S0, S1, S2, power of each image
+        self._images = 0
+        self._mean: np.ndarray | float = 0.0  # sums over images, in float64
+        self._power: np.ndarray | float = 0.0
+        self._shares: np.ndarray | float = 0.0
+        self._moments: list[np.ndarray | float] = [0.0, 0.0, 0.0]  # of U, map U and map^2 U
 
     def add(self, maps: Maps, membership: Membership) -> None:
         """Take a batch; memberships are at the maps' resolution and sum to 1 over groups."""
@@ -70,31 +75,35 @@ class Contributions:
         mean = maps.mean((2, 3), keepdim=True)
         x = (maps - mean).flatten(2)
         u = membership.to(maps.dtype).flatten(2).transpose(1, 2)
-        first, second = x @ u, x.square() @ u
-        power = maps.square().mean((2, 3))
-        zeroth = u.sum(1)[:, None]
-        for parts in zip(mean[:, :, 0, 0], zeroth, first, second, power, strict=True):
-            m, s0, s1, s2, p = (part.double().cpu().numpy() for part in parts)
-            self._images.append((m, s0 / pixels, s1 / pixels, s2 / pixels, p))
+        power = maps.square().mean((2, 3)).double().cpu().numpy()
+        m = mean[:, :, 0].double().cpu().numpy()
+        s0, s1, s2 = (
+            (part / pixels).double().cpu().numpy()
+            for part in (u.sum(1)[:, None], x @ u, x.square() @ u)
+        )
+        self._images += len(maps)
+        self._mean = self._mean + m.sum(0)
+        self._power = self._power + power.sum(0)
+        self._shares = self._shares + _shares(s2, power).sum(0)
+        for i, part in enumerate((s0, s1 + m * s0, s2 + 2 * m * s1 + m**2 * s0)):
+            self._moments[i] = self._moments[i] + part.sum(0)
 
     @property
     def matrix(self) -> Float[np.ndarray, "group channel"]:
         """M; a channel that is constant has zeros, any other one sums to 1 over groups."""
         if not self._images:
             raise InputError("no samples", "at least one", "add a batch first")
-        m, s0, s1, s2, power = (np.stack(parts) for parts in zip(*self._images, strict=True))
         if self.normalization == "image":
-            shares = _shares(s2, power)
-        else:
-            shift = (m - m.mean(0))[..., None]
-            moved = s2 + 2 * shift * s1 + shift**2 * s0
-            shares = _shares(moved.mean(0, keepdims=True), power.mean(0, keepdims=True))
-        return shares.mean(0).T
+            return self._shares.T / self._images
+        zeroth, first, second = self._moments
+        mean = self._mean / self._images
+        return _shares(second - 2 * mean * first + mean**2 * zeroth, self._power).T
 
 
 def _shares(
-    parts: Float[np.ndarray, "sample channel group"], power: Float[np.ndarray, "sample channel"]
-) -> Float[np.ndarray, "sample channel group"]:
+    parts: Float[np.ndarray, "*images channel group"], power: Float[np.ndarray, "*images channel"]
+) -> Float[np.ndarray, "*images channel group"]:
+    """The parts of a variance that lie in each group; 0 for all if it is rounding."""
     variance = parts.sum(-1)
     constant = variance <= CONSTANT * power
     shares = parts / np.where(constant, 1, variance)[..., None]

@@ -4,7 +4,7 @@ Collins et al., "Editing in Style" (CVPR 2020), sec. 4. The control is the same 
 weights drawn anew, in the same regions: what is no merit of training shows there as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -222,47 +222,57 @@ def part_rows(
     return {name: m[list(groups)].sum(0) for name, m in found.items()}
 
 
-def _edit(task: Task) -> Path:
-    """Make and keep all edits of a pair."""
-    if task.path.exists():
-        return task.path
-    catalog, source, plan = read_catalog(task.catalog)[0], task.source(), task.plan
-    masks = Group(task.inputs.masks)
-    groups = class_groups(masks.attributes["classes"], plan.parts)
-    matrices = load(task.folder / f"{task.kind}_contributions.npz")
-    exposure = (0.0, 1.0)
-    if task.kind == "control":  # its images are of any scale: give them the trained ones' spread
-        shift, spread = matrices["statistics"]
-        usual = load(task.folder / "trained_contributions.npz")["statistics"]
-        exposure = shift - usual[0] * spread / usual[1], spread / usual[1]
-    shown = [masks.read("test", "masks", slice(row, row + 1))[0] for row in task.pair]
-    ws = [source.ws("test", row, row + 1) for row in task.pair]
-    transfer = Transfer(source.generator(), *ws, len(shown[0]), exposure=exposure)
-    parts = [part for part in plan.parts if catalog.unions[part]]
-    rows, images, done = [], [], {}
-    for part, method, strength in plan.keys(task.kind, parts):
-        region = np.isin(shown, groups[part]).any(0)
+def _exposure(task: Task) -> tuple[float, float]:
+    """What to subtract from images and to divide them by: a control's are of any scale, and get
+    the mean and deviation of the trained generator's.
+    """
+    if task.kind == "trained":
+        return 0.0, 1.0
+    mean, deviation = load(replace(task, pair=None).path)["statistics"]
+    usual = load(replace(task, pair=None, kind="trained").path)["statistics"]
+    scale = deviation / usual[1]
+    return mean - usual[0] * scale, scale
+
+
+def edits(
+    task: Task, transfer: Transfer, regions: Mapping[str, Region]
+) -> Iterator[tuple[str, str, Picture]]:
+    """(part, method, edited image) for every key of the plan."""
+    catalog, plan = read_catalog(task.catalog)[0], task.plan
+    groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.parts)
+    matrices, done = load(replace(task, pair=None).path), {}
+    for part, method, strength in plan.keys(task.kind, list(regions)):
         lse = method == "sequential_lse"
         members = groups[part] if lse else catalog.unions[part]
         contributions = part_rows(matrices, "lse" if lse else "clusters", members)
         key = (None if method == "global" else part, method, strength)  # it knows no parts
         if key not in done:
+            region = regions[part]
             done[key] = edit_pair(transfer, region, method, strength, contributions, plan)
-        rows.append(errors(transfer.own, done[key], region))
-        images.append(done[key] if method == "sequential" else None)
-    ends = [errors(transfer.own, transfer.other, np.isin(shown, groups[p]).any(0)) for p in parts]
+        yield part, method, done[key]
+
+
+def _edit(task: Task) -> Path:
+    """Make, score and keep all edits of a pair."""
+    if task.path.exists():
+        return task.path
+    source, masks = task.source(), Group(task.inputs.masks)
+    shown = [masks.read("test", "masks", slice(row, row + 1))[0] for row in task.pair]
+    ws = [source.ws("test", row, row + 1) for row in task.pair]
+    transfer = Transfer(source.generator(), *ws, len(shown[0]), exposure=_exposure(task))
+    unions = read_catalog(task.catalog)[0].unions
+    groups = class_groups(masks.attributes["classes"], task.plan.parts)
+    regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.parts if unions[p]}
+    rows, kept = [], []
+    for part, method, image in edits(task, transfer, regions):
+        rows.append(errors(transfer.own, image, regions[part]))
+        kept += [image] if method == "sequential" else []
     inside, outside, maps = zip(*rows, strict=True)
-    _save(
-        task.path,
-        {
-            "inside": np.array(inside),
-            "outside": np.array(outside),
-            "maps": np.stack(maps).astype(np.float32),
-            "reference": np.array([end[:2] for end in ends]),  # In- and Out-MSE of each part
-            "edits": np.stack([image for image in images if image is not None]),
-            "ends": np.stack([transfer.own, transfer.other]),
-        },
-    )
+    ends = [errors(transfer.own, transfer.other, region)[:2] for region in regions.values()]
+    found = {"inside": inside, "outside": outside, "maps": np.stack(maps).astype(np.float32)}
+    found |= {"reference": ends}  # In- and Out-MSE of the reference itself, of each part
+    found |= {"edits": kept, "ends": [transfer.own, transfer.other]}
+    _save(task.path, {name: np.array(values) for name, values in found.items()})
     return task.path
 
 
