@@ -112,7 +112,7 @@ def test_hostile_source_in_a_good_network_is_never_run(tmp_path):
 def test_an_opcode_cannot_change_a_stand_in():
     """BUILD sets attributes on whatever lies on the stack; no later file may see them."""
     name = b"ctorch._utils\n_rebuild_parameter\n"
-    read_nvlabs(b"\x80\x02" + name + b"}(U\x01xU\x01yub.")  # sets x on the callable
+    read_nvlabs(b"\x80\x02" + name + b"}(X\x01\0\0\0xX\x01\0\0\0yub.")  # x = "y" on the callable
     clean = read_nvlabs(b"\x80\x02" + name + b".")
     assert not hasattr(clean, "x")
 
@@ -123,6 +123,14 @@ def memo_bomb() -> bytes:
 
 def long_length() -> bytes:
     return b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"abc."
+
+
+def repeated_copies() -> bytes:
+    """100,000 copies of a dict of 100,000: it is refused to make a mapping of another one."""
+    entries = b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(100_000))
+    first = b"\x80\x02}q\x00(" + entries + b"u"
+    name = b"ccollections\nOrderedDict\nq\x010"
+    return first + b"0" + name + b"h\x01h\x00\x85R0" * 99_999 + b"N."
 
 
 def nested_tuples() -> bytes:
@@ -158,6 +166,8 @@ def expanded() -> bytes:
     "content, message",
     [
         pytest.param(memo_bomb(), "hostile memo", id="memo index of 2^32"),
+        pytest.param(b"\x80\x02]p4294967294\n.", "hostile memo", id="the same as text"),
+        pytest.param(repeated_copies(), "damaged pickle", id="dict copied again and again"),
         pytest.param(long_length(), "damaged pickle", id="string of a TiB"),
         pytest.param(nested_tuples(), "too many parts", id="nested tuples"),
         pytest.param(huge_tensor(), "plain weights|larger than the file", id="tensor of 8 GiB"),
