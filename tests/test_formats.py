@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import toys
 from foreign import (
     Network,
     golden,
@@ -19,6 +20,7 @@ from foreign import (
     part,
     torch_bytes,
 )
+from safetensors.torch import save
 
 from pipeline.checkpoints import write_safetensors
 from pipeline.checkpoints.formats import read_checkpoint, sniff
@@ -306,7 +308,13 @@ def sources() -> dict:
             small("stylegan2_ada_nvlabs_32"),
             lambda t: nvlabs_bytes(nvlabs_network(t, conv_clamp=256)),
         ),
+        "ours": (dict(toys.toy_network("stylegan2").state_dict()), safetensors_bytes),
     }
+
+
+def safetensors_bytes(tensors: dict) -> bytes:
+    dense = {k: v.to_dense().contiguous() for k, v in tensors.items()}
+    return save(dense, {"facts": '{"family": "stylegan2"}'})
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
@@ -352,7 +360,7 @@ def dropped(tensors: dict, rng: random.Random) -> dict:
     return {k: v for k, v in tensors.items() if k != gone}
 
 
-@pytest.mark.parametrize("source", ["pggan", "stylegan", "rosinality", "nvlabs"])
+@pytest.mark.parametrize("source", ["pggan", "stylegan", "rosinality", "nvlabs", "ours"])
 def test_fifty_mutations_give_a_network_or_a_sentence(tmp_path, source):
     tensors, write = sources()[source]
     whole, path, loaded = write(tensors), tmp_path / "x", 0
