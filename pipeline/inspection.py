@@ -55,14 +55,13 @@ def _trial(generator: Generator) -> dict:
         generator.synthesis(generator.mapping(z[:1]))
         start = time.perf_counter()
         image = generator.synthesis(generator.mapping(z[1:]))
+    seconds, finite = time.perf_counter() - start, bool(image.isfinite().all())
+    values = {"min": image.min(), "max": image.max(), "std": image.std()}
     return {
-        "finite": bool(image.isfinite().all()),
-        "image_min": round(float(image.min()), 4),
-        "image_max": round(float(image.max()), 4),
-        "image_std": round(float(image.std()), 4),
-        "seconds_per_sample": round(time.perf_counter() - start, 4),
+        "finite": finite,
+        "seconds_per_sample": round(seconds, 4),
         "threads": torch.get_num_threads(),
-    }
+    } | {f"image_{k}": round(float(v), 4) if finite else None for k, v in values.items()}
 
 
 def _costs(taps: list[dict], samples: int, seconds: float) -> dict:

@@ -80,7 +80,9 @@ def nvlabs_network(tensors: dict[str, Tensor], conv_clamp: float | None = None, 
                 owner.state["_modules"][step] = child
             owner = owner.state["_modules"][step]
         kind = "_buffers" if leaf in ("resample_filter", "noise_const", "w_avg") else "_parameters"
-        owner.state[kind][leaf] = torch.nn.Parameter(value) if kind == "_parameters" else value
+        owner.state[kind][leaf] = (
+            torch.nn.Parameter(value, False) if kind == "_parameters" else value
+        )
     return root
 
 

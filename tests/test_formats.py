@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import toys
 from foreign import (
     Network,
     golden,
@@ -19,6 +20,7 @@ from foreign import (
     part,
     torch_bytes,
 )
+from safetensors.torch import save
 
 from pipeline.checkpoints import write_safetensors
 from pipeline.checkpoints.formats import read_checkpoint, sniff
@@ -112,7 +114,7 @@ def test_hostile_source_in_a_good_network_is_never_run(tmp_path):
 def test_an_opcode_cannot_change_a_stand_in():
     """BUILD sets attributes on whatever lies on the stack; no later file may see them."""
     name = b"ctorch._utils\n_rebuild_parameter\n"
-    read_nvlabs(b"\x80\x02" + name + b"}(U\x01xU\x01yub.")  # sets x on the callable
+    read_nvlabs(b"\x80\x02" + name + b"}(X\x01\0\0\0xX\x01\0\0\0yub.")  # x = "y" on the callable
     clean = read_nvlabs(b"\x80\x02" + name + b".")
     assert not hasattr(clean, "x")
 
@@ -123,6 +125,14 @@ def memo_bomb() -> bytes:
 
 def long_length() -> bytes:
     return b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"abc."
+
+
+def repeated_copies() -> bytes:
+    """100,000 copies of a dict of 100,000: it is refused to make a mapping of another one."""
+    entries = b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(100_000))
+    first = b"\x80\x02}q\x00(" + entries + b"u"
+    name = b"ccollections\nOrderedDict\nq\x010"
+    return first + b"0" + name + b"h\x01h\x00\x85R0" * 99_999 + b"N."
 
 
 def nested_tuples() -> bytes:
@@ -158,6 +168,8 @@ def expanded() -> bytes:
     "content, message",
     [
         pytest.param(memo_bomb(), "hostile memo", id="memo index of 2^32"),
+        pytest.param(b"\x80\x02]p4294967294\n.", "hostile memo", id="the same as text"),
+        pytest.param(repeated_copies(), "damaged pickle", id="dict copied again and again"),
         pytest.param(long_length(), "damaged pickle", id="string of a TiB"),
         pytest.param(nested_tuples(), "too many parts", id="nested tuples"),
         pytest.param(huge_tensor(), "plain weights|larger than the file", id="tensor of 8 GiB"),
@@ -296,7 +308,13 @@ def sources() -> dict:
             small("stylegan2_ada_nvlabs_32"),
             lambda t: nvlabs_bytes(nvlabs_network(t, conv_clamp=256)),
         ),
+        "ours": (dict(toys.toy_network("stylegan2").state_dict()), safetensors_bytes),
     }
+
+
+def safetensors_bytes(tensors: dict) -> bytes:
+    dense = {k: v.to_dense().contiguous() for k, v in tensors.items()}
+    return save(dense, {"facts": '{"family": "stylegan2"}'})
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
@@ -342,7 +360,7 @@ def dropped(tensors: dict, rng: random.Random) -> dict:
     return {k: v for k, v in tensors.items() if k != gone}
 
 
-@pytest.mark.parametrize("source", ["pggan", "stylegan", "rosinality", "nvlabs"])
+@pytest.mark.parametrize("source", ["pggan", "stylegan", "rosinality", "nvlabs", "ours"])
 def test_fifty_mutations_give_a_network_or_a_sentence(tmp_path, source):
     tensors, write = sources()[source]
     whole, path, loaded = write(tensors), tmp_path / "x", 0

@@ -262,7 +262,7 @@ def test_a_missing_average_is_measured(tmp_path):
 
 def test_fused_upsampling_by_its_definition():
     """Repeat pixels, then convolve by the sum over four shifts / the published transposed form."""
-    from pipeline.generators.layouts import _fuse
+    from pipeline.generators.translations import _fuse
 
     rng = torch.Generator().manual_seed(0)
     x, kernel = torch.randn(1, 2, 4, 4, generator=rng), torch.randn(3, 2, 3, 3, generator=rng)

@@ -10,9 +10,9 @@ import math
 import pickle
 import pickletools
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ MAX_OPCODES = 1_000_000  # a snapshot of three networks has about 50,000
 MAX_TUPLES = 100_000  # nested ones are hashed and freed recursively
 MAX_DEPTH = 16  # of modules in modules
 SCALARS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
-EXTENSIONS = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ", "FROZENSET"}
+# Opcodes that no network needs: outside names, old ways to make objects, hashing of nested sets.
+REFUSED = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ", "FROZENSET"}
 CONVERTER = "legacy.py of NVlabs/stylegan2-ada-pytorch"
 
 
@@ -36,6 +37,9 @@ class Module:
 
     class_name: str
     state: dict
+
+    def __setstate__(self, state: Any) -> None:
+        """A pickle cannot set anything on what it has made."""
 
     def part(self, name: str) -> dict:
         """`_parameters`, `_buffers` or `_modules`; empty if there is none."""
@@ -104,9 +108,9 @@ def _check_opcodes(content: bytes) -> None:
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             tuples += opcode.name.startswith("TUPLE")
-            if opcode.name in EXTENSIONS:
+            if opcode.name in REFUSED:
                 raise InputError(f"a pickle with {opcode.name}", "plain data", "do not trust it")
-            if opcode.name.endswith("BINPUT") and argument > count:
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
                 raise InputError("a pickle with a hostile memo", "plain data", "do not trust it")
             if count > MAX_OPCODES or tuples > MAX_TUPLES:
                 raise InputError(
@@ -125,25 +129,23 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
-        self.size = len(file.getbuffer())
-        opaque = type("Opaque", (), {"__new__": _plain_new, "__setstate__": _ignore})
-        easy = type("EasyDict", (dict,), {"__setstate__": _ignore})
-        encode: Callable = lambda text, *_: _typed(str, text).encode("latin1")  # noqa: E731
+        plain_dict = _stand_in(dict, __new__=_empty_new, __init__=_ignore)
+        opaque = _stand_in(object, __new__=_plain_new)
+        storages: dict[int, tuple[Any, Tensor]] = {}  # each is read once, however often it is named
         self.table: dict[tuple[str, str], Any] = {
-            ("torch_utils.persistence", "_reconstruct_persistent_obj"): _fresh(_record),
-            ("dnnlib", "EasyDict"): easy,
-            ("dnnlib.util", "EasyDict"): easy,
-            ("collections", "OrderedDict"): OrderedDict,
-            ("builtins", "set"): _fresh(lambda items=(): list(items)),
-            ("_codecs", "encode"): encode,
-            ("torch._utils", "_rebuild_tensor_v2"): _fresh(_tensor),
-            ("torch._utils", "_rebuild_parameter"): _fresh(lambda data, *_: _typed(Tensor, data)),
-            ("torch.storage", "_load_from_bytes"): _fresh(_storage),
-            ("numpy", "dtype"): type("Dtype", (), {"__new__": _dtype_new, "__setstate__": _ignore}),
+            ("torch_utils.persistence", "_reconstruct_persistent_obj"): _call(_record),
+            ("dnnlib", "EasyDict"): plain_dict,
+            ("dnnlib.util", "EasyDict"): plain_dict,
+            ("collections", "OrderedDict"): plain_dict,
+            ("builtins", "set"): _call(lambda items=(): items),
+            ("torch._utils", "_rebuild_tensor_v2"): _call(_tensor),
+            ("torch._utils", "_rebuild_parameter"): _call(lambda data, *_: _typed(Tensor, data)),
+            ("torch.storage", "_load_from_bytes"): _call(partial(_storage, storages)),
+            ("numpy", "dtype"): _stand_in(object, __new__=_dtype_new),
             ("numpy", "ndarray"): opaque,
         }
         for package in ("numpy.core", "numpy._core"):
-            self.table[f"{package}.multiarray", "scalar"] = _fresh(_scalar)
+            self.table[f"{package}.multiarray", "scalar"] = _call(_scalar)
             self.table[f"{package}.multiarray", "_reconstruct"] = opaque
             self.table[f"{package}.numeric", "_frombuffer"] = opaque
 
@@ -158,13 +160,25 @@ class _Reader(pickle.Unpickler):
         raise _Refused("a persistent id")
 
 
-def _fresh(function: Callable) -> Callable:
-    """A new callable around `function`: a pickle may set attributes on what it names."""
-    return lambda *arguments: function(*arguments)
+def _ignore(self: Any, *state: Any) -> None:
+    """__setstate__ of all that a pickle can make or name: nothing can be set on it."""
 
 
-def _ignore(self: Any, state: Any) -> None:
-    """__setstate__ of a stand-in: the state is not needed."""
+def _stand_in(base: type, **methods: Callable) -> type:
+    """A new class, to be made by a pickle."""
+    return type("StandIn", (base,), methods | {"__setstate__": _ignore})
+
+
+def _call(function: Callable) -> Any:
+    """A new object, to be called by a pickle."""
+    return _stand_in(object, __call__=lambda self, *arguments: function(*arguments))()
+
+
+def _empty_new(cls: type, *arguments: Any) -> Any:
+    """Without arguments, as picklers write it: a copy of another one could be asked for at will."""
+    if arguments:
+        raise TypeError("a mapping made of another one")
+    return dict.__new__(cls)
 
 
 def _plain_new(cls: type, *arguments: Any) -> Any:
@@ -186,11 +200,13 @@ def _typed(kind: type, value: Any) -> Any:
 def _record(meta: Any) -> Module:
     """What NVLabs' reader would rebuild by running meta["module_src"]."""
     meta = _typed(dict, meta)
-    return Module(_typed(str, meta["class_name"]), dict(_typed(dict, meta["state"])))
+    return Module(_typed(str, meta["class_name"]), _typed(dict, meta["state"]))
 
 
-def _storage(content: Any) -> Tensor:
+def _storage(known: dict[int, tuple[Any, Tensor]], content: Any) -> Tensor:
     """A storage, which is a torch file in the file, as a flat tensor."""
+    if id(content) in known:
+        return known[id(content)][1]
     found = load_plain(_typed(bytes, content))
     if not isinstance(found, torch.storage.TypedStorage):
         raise TypeError(f"{type(found).__name__} in place of a storage")
@@ -199,6 +215,7 @@ def _storage(content: Any) -> Tensor:
         flat = torch.empty(0, dtype=found.dtype).set_(found.untyped())
     if flat.numel() * flat.element_size() > len(content):
         raise ValueError("a storage larger than its bytes")
+    known[id(content)] = content, flat
     return flat
 
 

@@ -9,7 +9,7 @@ from pipeline.checkpoints.formats import read_checkpoint
 from pipeline.errors import InputError, choose
 from pipeline.generators import dcgan, mobile_stylegan, pggan, stylegan, stylegan2
 from pipeline.generators.base import Generator
-from pipeline.generators.foreign import convert_checkpoint
+from pipeline.generators.foreign import DAMAGE, convert_checkpoint
 from pipeline.generators.layouts import find_layout
 
 FAMILIES = {
@@ -44,6 +44,11 @@ def load_generator(
     except KeyError as error:
         raise InputError(
             f"{path}, which lacks tensor {error}", f"a {family} checkpoint", "fetch it again"
+        ) from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}, whose tensors do not fit ({reason})", f"a {family}", "fetch it again"
         ) from error
     if check_tap_set(family, taps or facts.get("tap_set", "all")) == "second_conv":
         network.taps = tuple(tap for tap in network.taps if tap.name.endswith("_conv2"))

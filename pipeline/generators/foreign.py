@@ -8,7 +8,8 @@ from torch import Tensor
 from pipeline.checkpoints.formats import Checkpoint
 from pipeline.errors import InputError
 from pipeline.generators.base import Generator
-from pipeline.generators.layouts import fix_class, recognize
+from pipeline.generators.layouts import recognize
+from pipeline.generators.translations import fix_class
 from pipeline.latents import sample_z
 
 W_AVG_SAMPLES = 10_000

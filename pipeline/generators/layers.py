@@ -1,7 +1,7 @@
 """What the StyleGAN and PGGAN families share.
 
 Constant factors of the published networks (equalized learning rates, gains of activations) lie in
-the weights: see pipeline/generators/layouts.py.
+the weights: see pipeline/generators/translations.py.
 """
 
 from collections.abc import Sequence
