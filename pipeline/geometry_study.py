@@ -64,7 +64,7 @@ def measure_geometry(
     study: Study, store: Store, lse: Extractor, settings: Settings
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Fit, score and compare; return the report, and masks for pictures with their rows."""
-    _check(study, lse)
+    _check(study, lse, settings)
     train, held = tap_fits.read(store, settings.pixel_budget, study.source.device)
     detected = _detectors(study, train, held)
     sums = {"raw": class_sums(train, len(study.classes))}
@@ -101,7 +101,13 @@ def measure_geometry(
     return report, _pictures(study, shown, settings)
 
 
-def _check(study: Study, lse: Extractor) -> None:
+def _check(study: Study, lse: Extractor, settings: Settings) -> None:
+    if min(settings.greedy_taps, settings.shown) < 1:
+        raise InputError(
+            f"greedy_taps {settings.greedy_taps} and shown {settings.shown}",
+            "at least 1 of each",
+            "raise greedy_taps or shown",
+        )
     if not isinstance(lse, LSE) or lse.bias is not None:
         raise InputError(
             "an LSE with a bias" if isinstance(lse, LSE) else f"an {type(lse).__name__}",
