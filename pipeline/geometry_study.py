@@ -36,7 +36,7 @@ from pipeline.taps import Tap
 
 SCALES = ("raw", "scaled")  # features as they are, or each channel over its root mean square
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # of pixels that a single channel is on for
-DETECTOR_PIXELS = 8192  # at most, for single channels
+DETECTOR_PIXELS = 4096  # at most, for single channels
 THINNED = 4  # greedy selection reads every fourth pixel
 IMAGES_A_TASK = 4
 SHOWN = ("lse", "centers", "layered")  # in pictures, by how their names begin

@@ -256,7 +256,9 @@ def panels(files: Mapping[str, dict]) -> list[Panel]:
     name, y = PROTOCOLS[0], "mIoU per image, %"
     groups = found["resolutions"]
     ticks = [group["resolution"] for group in groups]
-    lines = {"all taps of a resolution, alone": _line(ticks, [group[name] for group in groups])}
+    lines = {}
+    if any(len(group["taps"]) > 1 for group in groups):
+        lines["all taps of a resolution, alone"] = _line(ticks, [group[name] for group in groups])
     for kind, title in (("alone", "best tap of a resolution, alone"), ("layered", "... in eq (8)")):
         lines[title] = _line(ticks, [_best(found["taps"], kind, px, name) for px in ticks])
     whole = found["all"][name]["mean"]
@@ -278,7 +280,10 @@ def _size_panel(found: Mapping) -> Panel:
         "best single tap of a size": _line(sorted(best), [best[mb] for mb in sorted(best)]),
     }
     x, y = "MB a sample at float16", "mIoU, dataset, %"
-    return Panel("Which few taps suffice", x, y, lines, log_x=True)
+    low, high = min(best), found["all"]["mb"]
+    round_numbers = [m * 10.0**k for k in range(-3, 6) for m in (1, 2, 5)]
+    ticks = [number for number in round_numbers if low <= number <= high]
+    return Panel("Which few taps suffice", x, y, lines, log_x=True, ticks=ticks or None)
 
 
 def _best(taps: Sequence[Mapping], kind: str, resolution: int, name: str) -> Mapping:
