@@ -36,7 +36,7 @@ from pipeline.taps import Tap
 
 SCALES = ("raw", "scaled")  # features as they are, or each channel over its root mean square
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # of pixels that a single channel is on for
-DETECTOR_PIXELS = 8192  # at most, for single channels
+DETECTOR_PIXELS = 4096  # at most, for single channels
 THINNED = 4  # greedy selection reads every fourth pixel
 IMAGES_A_TASK = 4
 SHOWN = ("lse", "centers", "layered")  # in pictures, by how their names begin
@@ -64,7 +64,7 @@ def measure_geometry(
     study: Study, store: Store, lse: Extractor, settings: Settings
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Fit, score and compare; return the report, and masks for pictures with their rows."""
-    _check(study, lse)
+    _check(study, lse, settings)
     train, held = tap_fits.read(store, settings.pixel_budget, study.source.device)
     detected = _detectors(study, train, held)
     sums = {"raw": class_sums(train, len(study.classes))}
@@ -101,7 +101,13 @@ def measure_geometry(
     return report, _pictures(study, shown, settings)
 
 
-def _check(study: Study, lse: Extractor) -> None:
+def _check(study: Study, lse: Extractor, settings: Settings) -> None:
+    if min(settings.greedy_taps, settings.shown) < 1:
+        raise InputError(
+            f"greedy_taps {settings.greedy_taps} and shown {settings.shown}",
+            "at least 1 of each",
+            "raise greedy_taps or shown",
+        )
     if not isinstance(lse, LSE) or lse.bias is not None:
         raise InputError(
             "an LSE with a bias" if isinstance(lse, LSE) else f"an {type(lse).__name__}",

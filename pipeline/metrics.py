@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, choose
 
 Masks = UInt8[np.ndarray, "sample height width"]
 
@@ -144,11 +144,35 @@ def _percentiles(means: np.ndarray) -> tuple[float, float]:
 def resampled_means(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], protocol: str, draws: int, seed: int
 ) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    num = len(pairs[0][0])
+    """Mean scores [pair, draw] on images drawn with replacement, the same ones for all pairs.
+
+    In both protocols a class scores a sum over images over another one, so a draw is how often it
+    takes each image, times the terms of these sums.
+    """
+    rng, num = np.random.default_rng(seed), len(pairs[0][0])
     rows = rng.integers(0, num, (draws, num))
-    score = PROTOCOLS[protocol]
-    return np.array([[score(i[r], u[r]).mean for r in rows] for i, u in pairs])
+    times = np.stack([np.bincount(row, minlength=num) for row in rows]).astype(np.float64)
+    found = []
+    for intersection, union in pairs:
+        top, bottom = TERMS[choose("protocol", protocol, TERMS)](intersection, union)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scores = ((times @ top) / (times @ bottom))[:, 1:]
+        known = ~np.isnan(scores)
+        count = np.where(known.any(1), known.sum(1), np.nan)
+        found.append(np.where(known, scores, 0).sum(1) / count)
+    return np.array(found)
+
+
+def _per_image_terms(intersection: np.ndarray, union: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    shown = union > 0
+    return np.where(shown, intersection / np.maximum(union, 1), 0), shown
+
+
+def _dataset_terms(intersection: np.ndarray, union: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return intersection, union
+
+
+TERMS = {"miou_per_image": _per_image_terms, "miou_dataset": _dataset_terms}
 
 
 def summary(counts: PixelCounts, classes: Sequence[str]) -> dict:

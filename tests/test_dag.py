@@ -82,7 +82,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["fit_extractor"] |= {"steps": 30, "looks": 2, "nse2_width": 8}
     params["selection_fit"] = {"steps": 20, "looks": 2}
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
-    params["measure_geometry"] |= {"iterations": 6, "greedy_taps": 2, "fair_images": 8}
+    params["studies"]["digiface"]["geometry"] |= {"iterations": 6, "fair_images": 8}
+    params["measure_geometry"] |= {"greedy_taps": 2}
     params["shots"] = 4
     params["fewshot"] |= {"repeats": 2}
     params["fewshot_rule"] |= {"iterations": 10, "pixels_per_sample": 64}

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,6 +139,12 @@ def test_an_lse_of_another_study_is_one_sentence(measured):
     ):
         with pytest.raises(InputError, match=message):
             measure_geometry(study, store, wrong, SETTINGS)
+
+
+def test_no_taps_to_select_is_one_sentence(measured):
+    _, study, store, planted, _, _ = measured
+    with pytest.raises(InputError, match="greedy_taps 0 and shown 2"):
+        measure_geometry(study, store, planted, replace(SETTINGS, greedy_taps=0))
 
 
 def test_tables_findings_and_figures(measured, tmp_path):

@@ -153,6 +153,19 @@ def test_intervals(noisy, protocol):
     assert 0 < low < score(*good).mean - score(*bad).mean < high
 
 
+@pytest.mark.parametrize("protocol", metrics.PROTOCOLS)
+@pytest.mark.parametrize("shown", [40, 1, 0], ids=["all classes", "a rare class", "a missing one"])
+def test_draws_score_what_the_drawn_images_score(noisy, protocol, shown):
+    (intersection, union), _ = noisy
+    kept = np.ones_like(union)
+    kept[shown:, 3] = 0  # the last class occurs in the first images alone
+    pair = intersection * kept, union * kept
+    found = metrics.resampled_means([pair], protocol, 50, seed=4)[0]
+    rows = np.random.default_rng(4).integers(0, 40, (50, 40))
+    score = metrics.PROTOCOLS[protocol]
+    np.testing.assert_allclose(found, [score(pair[0][r], pair[1][r]).mean for r in rows])
+
+
 def test_errors(unchecked):
     two, other = masks("01 10"), masks("011 100")
     with pytest.raises(InputError, match=r"\(1, 2, 2\).*\(1, 2, 3\); wanted equal shapes"):

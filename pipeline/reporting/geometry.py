@@ -35,10 +35,9 @@ pixels of one image."""
 CLASSES = """Cosines, by class. "own": mean over pairs of pixels of the class (algorithm 1, raw
 features); "nearest other": the class that is the most similar otherwise. "weights": cosine of the
 LSE's weights with the class center, both without their mean over classes (which changes no mask)
-and on features over their root mean square; "pattern": the same of second moments times weights
-(Haufe et al., NeuroImage 2014), which is what the features do where the LSE sees the class. A
-regression's weights need not point at the centers; its patterns tend to. "pool": pixels that fair
-sampling found."""
+and on features over their root mean square; "pattern": the same of second moments times weights,
+which is what the features do where the LSE sees the class (Haufe et al., NeuroImage 2014): a
+regression's weights need not point at the centers. "pool": pixels that fair sampling found."""
 
 TAPS = f"""{TEST} "alone": eq (1) on this tap, a convex problem of its own; "in eq (8)": the tap's
 part of the LSE whose loss adds that of each tap alone, which is what the paper's figure 10 shows.
@@ -220,6 +219,8 @@ def nested_table(metrics: Metrics) -> pd.DataFrame:
     for study, found in _studies(metrics):
         before: set[str] = set()
         for chosen in found["nested"]:
+            if len(chosen["taps"]) == len(found["all"]["taps"]):
+                break
             (added,) = set(chosen["taps"]) - before
             before = set(chosen["taps"])
             row = {"study": study, "taps": len(before), "added": added}
@@ -255,7 +256,9 @@ def panels(files: Mapping[str, dict]) -> list[Panel]:
     name, y = PROTOCOLS[0], "mIoU per image, %"
     groups = found["resolutions"]
     ticks = [group["resolution"] for group in groups]
-    lines = {"all taps of a resolution, alone": _line(ticks, [group[name] for group in groups])}
+    lines = {}
+    if any(len(group["taps"]) > 1 for group in groups):
+        lines["all taps of a resolution, alone"] = _line(ticks, [group[name] for group in groups])
     for kind, title in (("alone", "best tap of a resolution, alone"), ("layered", "... in eq (8)")):
         lines[title] = _line(ticks, [_best(found["taps"], kind, px, name) for px in ticks])
     whole = found["all"][name]["mean"]
@@ -277,7 +280,10 @@ def _size_panel(found: Mapping) -> Panel:
         "best single tap of a size": _line(sorted(best), [best[mb] for mb in sorted(best)]),
     }
     x, y = "MB a sample at float16", "mIoU, dataset, %"
-    return Panel("Which few taps suffice", x, y, lines, log_x=True)
+    low, high = min(best), found["all"]["mb"]
+    round_numbers = [m * 10.0**k for k in range(-3, 6) for m in (1, 2, 5)]
+    ticks = [number for number in round_numbers if low <= number <= high]
+    return Panel("Which few taps suffice", x, y, lines, log_x=True, ticks=ticks or None)
 
 
 def _best(taps: Sequence[Mapping], kind: str, resolution: int, name: str) -> Mapping:
