@@ -20,6 +20,7 @@ def measure_editing(
     *,
     kinds: list[str],
     samples: int,
+    teacher_samples: int,
     rows: int,
     space: str,
     steps: int,
@@ -58,6 +59,7 @@ def measure_editing(
         source.labels,
         compute,
         pick_device(device),
+        teacher_samples,
     )
     success, parts = Success(success_iou, success_lab), edited.with_name(f"{edited.name}.partial")
     study = run_study(setup, chosen, source, samples, success, parts, workers)

@@ -15,7 +15,7 @@ from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.editing.cases import Samples, Setup, choose_cases, pick_z, see
 from pipeline.editing.edit_files import parse_edit
 from pipeline.editing.optimize import ByExtractor, Rendered
-from pipeline.editing.outcomes import edit_cases
+from pipeline.editing.outcomes import edit_cases, edit_together
 from pipeline.editing.scores import (
     kept_iou,
     lab_change,
@@ -27,7 +27,7 @@ from pipeline.editing.semantic import (
     by_color,
     by_mask,
     cross_entropy,
-    edit_latent,
+    edit_latents,
     masked_mse,
     squared_norm,
     within,
@@ -65,7 +65,7 @@ def test_color_editing_minimizes_strokes_inside_and_change_outside():
     region[0] = True
     original, stroke = np.full((3, 4, 4), 51, np.uint8), np.full((3, 4, 4), 51, np.uint8)
     stroke[:, 0] = 204
-    objective = by_color(stroke, original, region)
+    objective = by_color(stroke[None], original[None], region[None])
 
     def value(image: np.ndarray) -> float:
         shown = torch.from_numpy(image).float()[None] / 127.5 - 1
@@ -102,8 +102,8 @@ def test_an_edit_moves_what_it_asks_for_alone(planted, space):
     target = np.zeros((16, 16), np.uint8)
     target[:, :8] = 1
     rule = Rule(space, steps=80, learning_rate=0.03, near=0.1, prior=0.0)
-    objective = by_mask(ByExtractor(extractor), target)
-    found = edit_latent(generator, torch.tensor([0.5, 0.5]), objective, rule)
+    objective = by_mask(ByExtractor(extractor), target[None])
+    (found,) = edit_latents(generator, torch.tensor([[0.5, 0.5]]), objective, rule)
     left, right = found.vector[0].tolist()
     assert left > 0.5 and abs(right) < 0.05
     with torch.inference_mode(), record(generator, generator.taps) as features:
@@ -119,11 +119,11 @@ def test_an_edit_moves_what_it_asks_for_alone(planted, space):
 def test_the_priors_hold_latents_back(planted):
     generator, extractor = planted
     target, z = np.ones((16, 16), np.uint8), torch.tensor([0.5, 0.5])
-    objective = by_mask(ByExtractor(extractor), target)
+    objective = by_mask(ByExtractor(extractor), target[None])
     moved = {}
     for name, more in (("free", {}), ("near", {"near": 50.0}), ("prior", {"prior": 50.0})):
         rule = Rule("z", 60, 0.02, **({"near": 0.0, "prior": 0.0} | more))
-        moved[name] = edit_latent(generator, z, objective, rule)
+        (moved[name],) = edit_latents(generator, z[None], objective, rule)
     assert moved["free"].vector.min() > 0.5
     assert moved["near"].vector.abs().max() < 0.2
     assert moved["prior"].after.norm() < moved["near"].after.norm() < moved["free"].after.norm()
@@ -277,6 +277,32 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
         assert figure.width > 1000  # ten columns
         assert len(np.unique(np.asarray(figure.convert("L")))) > 50  # not blank
     assert one_case_an_edit(study.attributes["cases"], 5) == [0]
+
+
+def test_the_teacher_takes_the_first_samples_of_each_edit(setup, source, edits, tmp_path):
+    few = replace(setup, teacher_samples=1)
+    study = run_study(few, edits, source, 2, Success(), tmp_path / "parts", 1)
+    edited = [(row["method"], row["row"]) for row in study.rows if row["kind"] == "edited"]
+    pairs = {(method, row) for method in ("color", "full") for row in (0, 1)}
+    assert set(edited) == pairs | {("teacher", 0)} and len(edited) == 5
+    moved = {row["method"] for row in study.rows if row["kind"] == "transferred"}
+    assert moved == {"color", "full"}
+    pictures = study.arrays["teacher/images"]
+    assert pictures[0].any() and not pictures[1].any()
+    rows = {(row["method"], row["row"]): row for row in study.rows if row["kind"] == "edited"}
+    gap = study.report["paired"]["full - teacher"]["iou_region_judge"]["mean"]
+    one, other = (rows[m, 0]["iou_region_judge"] for m in ("full", "teacher"))
+    assert gap == pytest.approx(one - other, abs=1e-4), "on the teacher's samples alone"
+
+
+@pytest.mark.parametrize("method", ["color", "teacher", "full"])
+def test_a_batch_of_cases_goes_as_each_alone(setup, source, edits, method):
+    cases, _ = choose_cases(setup, edits[:1], source, 3)
+    together = edit_together(setup, cases, method)
+    for case, one in zip(cases, together, strict=True):
+        (alone,) = edit_together(setup, [case], method)
+        np.testing.assert_allclose(one.after, alone.after, atol=1e-4)
+        np.testing.assert_allclose(one.losses, alone.losses, atol=1e-4, rtol=1e-4)
 
 
 def test_latents_of_another_generator_are_refused(setup, source, tmp_path):

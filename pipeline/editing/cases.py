@@ -24,7 +24,7 @@ from pipeline.images import to_float, to_uint8
 from pipeline.latents import sample_z
 from pipeline.teachers import Teacher, load_teacher
 
-VERSION = 1  # raise it when the same parameters should give other edits
+VERSION = 2  # raise it when the same parameters should give other edits
 COLOR_SAMPLES = 256  # training samples that the mean colors of classes are taken from
 
 
@@ -42,6 +42,12 @@ class Setup:
     labels: str = "celebamask15"
     compute: str = "float32"
     device: str = "cpu"
+    teacher_samples: int | None = None  # of each edit, by SIE(teacher); None: all
+
+    @property
+    def together(self) -> int:
+        """Samples edited as one batch: on a CPU about 128 px square in all."""
+        return max(1, (128 // self.generator().resolution) ** 2) if self.device == "cpu" else 8
 
     def generator(self) -> Generator:
         """The frozen generator, loaded once a process."""
@@ -178,17 +184,19 @@ def check_latents(latents: Group, checkpoint: str | Path) -> None:
         )
 
 
-def render(setup: Setup, ws: Tensor) -> UInt8[np.ndarray, "3 size size"]:
-    """A sample's image at the size of masks, area-averaged."""
+def render(setup: Setup, ws: Tensor) -> UInt8[np.ndarray, "sample 3 size size"]:
+    """The samples' images at the size of masks, area-averaged."""
     generator = setup.generator()  # loaded outside inference mode: edits take gradients through it
     with torch.inference_mode():
-        images = generator.synthesis(ws[None].to(setup.device))
-    return to_uint8(images, setup.size)[0]
+        images = generator.synthesis(ws.to(setup.device))
+    return to_uint8(images, setup.size)
 
 
-def segment(setup: Setup, path: str, image: np.ndarray) -> UInt8[np.ndarray, "size size"]:
-    """The mask of an image, by the teacher or the judge of this path."""
-    return setup.segmenter(path).label(to_float(image[None]), setup.size)[0]
+def segment(
+    setup: Setup, path: str, images: UInt8[np.ndarray, "sample 3 size size"]
+) -> UInt8[np.ndarray, "sample size size"]:
+    """The masks of images, by the teacher or the judge of this path."""
+    return setup.segmenter(path).label(to_float(images), setup.size)
 
 
 def see(setup: Setup, z: Float32[np.ndarray, " z_dim"]) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +206,8 @@ def see(setup: Setup, z: Float32[np.ndarray, " z_dim"]) -> tuple[np.ndarray, np.
         ws = generator.mapping(
             torch.from_numpy(z)[None].to(setup.device), setup.rule.truncation_psi
         )
-    image = render(setup, ws[0])
-    return image, segment(setup, setup.teacher, image)
+    images = render(setup, ws)
+    return images[0], segment(setup, setup.teacher, images)[0]
 
 
 def make_case(

@@ -1,6 +1,7 @@
 """Cases edited by methods: each outcome is a file, so that a killed study goes on where it was."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from pipeline import workers
 from pipeline.editing.cases import Case, Setup, render, segment
 from pipeline.editing.optimize import ByExtractor, ByTeacher
-from pipeline.editing.semantic import Objective, by_color, by_mask, edit_latent
+from pipeline.editing.semantic import Edited, Objective, by_color, by_mask, edit_latents
 from pipeline.errors import InputError, choose
 from pipeline.files import atomic, fingerprint
 
@@ -32,31 +33,38 @@ class Outcome:
 
 @dataclass(frozen=True)
 class EditTask:
-    """A case for a method, and where the outcome is kept."""
+    """Cases for a method, and where their outcomes are kept."""
 
     setup: Setup
-    case: Case
+    cases: tuple[Case, ...]
     method: str
-    path: Path
+    paths: tuple[Path, ...]
 
 
-def edit_case(setup: Setup, case: Case, method: str) -> Outcome:
-    """Edit a sample by one method and look at what came of it."""
-    z, rule = torch.from_numpy(case.z).to(setup.device), setup.rule
-    found = edit_latent(setup.generator(), z, _objective(setup, case, method), rule)
-    image = render(setup, found.after)
-    masks = [segment(setup, path, image) for path in (setup.teacher, setup.judge or setup.teacher)]
+def edit_together(setup: Setup, cases: Sequence[Case], method: str) -> list[Outcome]:
+    """Edit samples by one method, as one batch, and look at what came of it."""
+    z = torch.from_numpy(np.stack([case.z for case in cases])).to(setup.device)
+    found = edit_latents(setup.generator(), z, _objective(setup, cases, method), setup.rule)
+    images = render(setup, torch.stack([one.after for one in found]))
+    networks = setup.teacher, setup.judge or setup.teacher
+    seen = zip(images, *(segment(setup, path, images) for path in networks), strict=True)
+    return [_outcome(one, *looks) for one, looks in zip(found, seen, strict=True)]
+
+
+def _outcome(found: Edited, image: np.ndarray, *masks: np.ndarray) -> Outcome:
     vectors = (x.float().cpu().numpy() for x in (found.before, found.after))
-    cost = found.seconds, found.cpu_seconds
-    return Outcome(*vectors, image, *masks, found.losses.cpu().numpy(), *cost)
+    losses = found.losses.cpu().numpy()
+    return Outcome(*vectors, image, *masks, losses, found.seconds, found.cpu_seconds)
 
 
-def _objective(setup: Setup, case: Case, method: str) -> Objective:
+def _objective(setup: Setup, cases: Sequence[Case], method: str) -> Objective:
     choose("method", method, setup.methods)
+    masks = np.stack([case.target.mask for case in cases])
     if method == "color":
-        return by_color(case.stroke, case.image, case.target.region)
+        strokes, images = (np.stack([getattr(c, n) for c in cases]) for n in ("stroke", "image"))
+        return by_color(strokes, images, np.stack([case.target.region for case in cases]))
     if method == "teacher":
-        return by_mask(ByTeacher(setup.segmenter(setup.teacher)), case.target.mask)
+        return by_mask(ByTeacher(setup.segmenter(setup.teacher)), masks)
     path = setup.extractors[method]
     extractor = setup.extractor(method)
     if extractor.classes != (classes := setup.segmenter(setup.teacher).classes):
@@ -65,15 +73,14 @@ def _objective(setup: Setup, case: Case, method: str) -> Objective:
             f"the teacher's: {', '.join(classes)}",
             "name an extractor that was fitted to this teacher's masks",
         )
-    return by_mask(ByExtractor(extractor), case.target.mask)
+    return by_mask(ByExtractor(extractor), masks)
 
 
-def _edit(task: EditTask) -> Path:
-    if not task.path.exists():
-        outcome = edit_case(task.setup, task.case, task.method)
-        with atomic(task.path) as partial, open(partial, "wb") as file:
+def _edit(task: EditTask) -> None:
+    outcomes = edit_together(task.setup, task.cases, task.method)
+    for path, outcome in zip(task.paths, outcomes, strict=True):
+        with atomic(path) as partial, open(partial, "wb") as file:
             np.savez(file, **vars(outcome))
-    return task.path
 
 
 def read_outcome(path: Path) -> Outcome:
@@ -85,19 +92,43 @@ def read_outcome(path: Path) -> Outcome:
 def edit_cases(
     setup: Setup, cases: Sequence[Case], parts: Path, num_workers: int = 0
 ) -> dict[tuple[int, str], Outcome]:
-    """Every case by every method: {(index of the case, method): outcome}.
+    """Every case by every method that takes it: {(index of the case, method): outcome}.
 
     Each outcome is a file in `parts`, named by all that it depends on; an existing one is kept, so
     a study that was killed goes on where it was.
     """
-    facts = {method: setup.facts(method) for method in setup.methods}
-    keys = [(i, method) for method in setup.methods for i in range(len(cases))]
-    tasks = [
-        EditTask(setup, cases[i], m, parts / f"{fingerprint([facts[m], cases[i].digest])}.npz")
-        for i, m in keys
-    ]
-    waiting = [task for task in tasks if not task.path.exists()]
-    processes = workers.count(num_workers, setup.device, len(waiting) or 1)
-    for _ in workers.run(_edit, waiting, "editing", processes):
+    paths: dict[tuple[int, str], Path] = {}
+    for method in setup.methods:
+        facts = setup.facts(method)
+        for i in takes(setup, cases, method):
+            paths[i, method] = parts / f"{fingerprint([facts, cases[i].digest])}.npz"
+    tasks = list(_tasks(setup, cases, paths))
+    processes = workers.count(num_workers, setup.device, len(tasks) or 1)
+    for _ in workers.run(_edit, tasks, "editing", processes):
         pass
-    return {key: read_outcome(task.path) for key, task in zip(keys, tasks, strict=True)}
+    return {key: read_outcome(path) for key, path in paths.items()}
+
+
+def takes(setup: Setup, cases: Sequence[Case], method: str) -> list[int]:
+    """Indices of the cases that a method edits: of the teacher, the first ones of each edit."""
+    most = setup.teacher_samples if method == "teacher" else None
+    seen: Counter[str] = Counter()
+    chosen = []
+    for i, case in enumerate(cases):
+        seen[case.edit] += 1
+        if most is None or seen[case.edit] <= most:
+            chosen.append(i)
+    return chosen
+
+
+def _tasks(
+    setup: Setup, cases: Sequence[Case], paths: Mapping[tuple[int, str], Path]
+) -> Iterator[EditTask]:
+    """What has no outcome yet, a few cases at a time."""
+    most = setup.together
+    for method in setup.methods:
+        missing = [i for (i, m), path in paths.items() if m == method and not path.exists()]
+        for start in range(0, len(missing), most):
+            some = missing[start : start + most]
+            ours = tuple(paths[i, method] for i in some)
+            yield EditTask(setup, tuple(cases[i] for i in some), method, ours)

@@ -58,12 +58,15 @@ class Edited:
         return self.after - self.before
 
 
-def edit_latent(
-    generator: Generator, z: Float[Tensor, " z_dim"], objective: Objective, rule: Rule
-) -> Edited:
-    """Move one sample's latents by the rule; the last step counts."""
+def edit_latents(
+    generator: Generator, z: Float[Tensor, "sample z_dim"], objective: Objective, rule: Rule
+) -> list[Edited]:
+    """Move the samples' latents by the rule, each as it would go alone; the last step counts.
+
+    The time of a batch is shared out evenly.
+    """
     forward = Forward(generator, rule.space, objective.taps, objective.images, rule.truncation_psi)
-    start = forward.start(z[None])
+    start = forward.start(z)
     clocks = time.perf_counter, time.process_time
     began = [clock() for clock in clocks]
     prior = 0.0 if rule.space == "w_plus" else rule.prior
@@ -73,38 +76,39 @@ def edit_latent(
         return objective.value(rendered) + held + prior * squared_norm(rendered.latents)
 
     found = optimize_latents(forward, start, loss, rule.steps, rule.learning_rate)
-    spent = [clock() - before for clock, before in zip(clocks, began, strict=True)]
+    spent = [(clock() - before) / len(z) for clock, before in zip(clocks, began, strict=True)]
     with torch.inference_mode():
         to_ws = SPACES[rule.space].ws
-        before, after = (to_ws(generator, x, rule.truncation_psi)[0] for x in (start, found.last))
-    return Edited(before.clone(), after.clone(), found.losses[:, 0], *spent)
+        before, after = (to_ws(generator, x, rule.truncation_psi) for x in (start, found.last))
+    pairs = zip(before.clone(), after.clone(), found.losses.T, strict=True)
+    return [Edited(*one, *spent) for one in pairs]
 
 
-def by_mask(segmenter: Segmenter, mask: UInt8[np.ndarray, "size size"]) -> Objective:
-    """L_s: the cross-entropy of the segmented sample and the target, over all pixels."""
-    target = torch.from_numpy(mask.astype(np.int64))[None]
+def by_mask(segmenter: Segmenter, masks: UInt8[np.ndarray, "sample size size"]) -> Objective:
+    """L_s: the cross-entropy of each segmented sample and its target, over all pixels."""
+    targets = torch.from_numpy(masks.astype(np.int64))
 
     def value(rendered: Rendered) -> Float[Tensor, " sample"]:
-        return cross_entropy(segmenter.logits(rendered, mask.shape[-1]), target)
+        return cross_entropy(segmenter.logits(rendered, masks.shape[-1]), targets)
 
     return Objective(value, segmenter.taps, segmenter.images)
 
 
 def by_color(
-    stroke: UInt8[np.ndarray, "3 size size"],
-    original: UInt8[np.ndarray, "3 size size"],
-    region: Bool[np.ndarray, "size size"],
+    strokes: UInt8[np.ndarray, "sample 3 size size"],
+    originals: UInt8[np.ndarray, "sample 3 size size"],
+    regions: Bool[np.ndarray, "sample size size"],
 ) -> Objective:
-    """L_c + L_p: strokes inside the region, the sample's own image outside it.
+    """L_c + L_p: strokes inside each region, the sample's own image outside it.
 
     Images are compared at the size of the masks, area-averaged, in [-1, 1]; the strokes' colors
     are not rounded to the integers that the reference truncates them to before scaling.
     """
-    wanted, kept = to_float(stroke[None]), to_float(original[None])
-    inside = torch.from_numpy(region)[None].float()
+    wanted, kept = to_float(strokes), to_float(originals)
+    inside = torch.from_numpy(regions).float()
 
     def value(rendered: Rendered) -> Float[Tensor, " sample"]:
-        images = F.interpolate(rendered.images.float(), region.shape, mode="area")
+        images = F.interpolate(rendered.images.float(), regions.shape[1:], mode="area")
         return masked_mse(images, wanted, inside) + masked_mse(images, kept, 1 - inside)
 
     return Objective(value, images=True)

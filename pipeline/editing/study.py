@@ -16,7 +16,7 @@ from pipeline.checkpoints import write_safetensors
 from pipeline.editing.cases import Case, Samples, Setup, choose_cases, make_case, render, segment
 from pipeline.editing.edits import Edit
 from pipeline.editing.mask_files import write_mask
-from pipeline.editing.outcomes import Outcome, edit_case, edit_cases
+from pipeline.editing.outcomes import Outcome, edit_cases, edit_together, takes
 from pipeline.editing.scores import COSTS, kept_iou, lab_change, region_iou, summarize
 from pipeline.files import atomic, sha256, write_json
 
@@ -30,9 +30,9 @@ class TransferTask:
 
 
 def _look(task: TransferTask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    setup, image = task.setup, render(task.setup, torch.from_numpy(task.ws))
-    judge = setup.judge or setup.teacher
-    return image, segment(setup, setup.teacher, image), segment(setup, judge, image)
+    setup, images = task.setup, render(task.setup, torch.from_numpy(task.ws)[None])
+    networks = setup.teacher, setup.judge or setup.teacher
+    return images[0], *(segment(setup, path, images)[0] for path in networks)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def score_study(
 ) -> list[dict]:
     """One row a case and method: unedited, edited, and with the first sample's vector added."""
     judge = setup.judge or setup.teacher
-    before = [segment(setup, judge, case.image) for case in cases]
+    before = [segment(setup, judge, case.image[None])[0] for case in cases]
     rows = []
     for i, case in enumerate(cases):
         found = score(case, case.image, case.own, (before[i], before[i]), success)
@@ -93,7 +93,7 @@ def score_study(
         found = score(cases[i], outcome.image, outcome.teacher_mask, masks, success)
         cost = {name: round(getattr(outcome, name), 3) for name in COSTS}
         rows.append(_row(cases[i], "edited", method) | found | cost)
-    pairs = list(transfers(cases, setup.methods))
+    pairs = [p for m in setup.methods for p in transfers(cases, takes(setup, cases, m), m)]
     tasks = [
         TransferTask(setup, outcomes[i, m].before + outcomes[j, m].after - outcomes[j, m].before)
         for j, i, m in pairs
@@ -106,13 +106,15 @@ def score_study(
     return rows
 
 
-def transfers(cases: Sequence[Case], methods: Sequence[str]) -> Iterator[tuple[int, int, str]]:
-    """(giving case, taking case, method): the first case of an edit gives to all its others."""
+def transfers(
+    cases: Sequence[Case], taken: Sequence[int], method: str
+) -> Iterator[tuple[int, int, str]]:
+    """(giving case, taking case, method): an edit's first case gives to those `taken` after it."""
     first: dict[str, int] = {}
-    for i, case in enumerate(cases):
-        giving = first.setdefault(case.edit, i)
+    for i in taken:
+        giving = first.setdefault(cases[i].edit, i)
         if giving != i:
-            yield from ((giving, i, method) for method in methods)
+            yield giving, i, method
 
 
 def _row(case: Case, kind: str, method: str) -> dict:
@@ -130,7 +132,7 @@ def _row(case: Case, kind: str, method: str) -> dict:
 def arrays(
     cases: Sequence[Case], outcomes: Mapping[tuple[int, str], Outcome], methods: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Pictures of a study {`group/name`: [case, ...]}, at the size of masks."""
+    """Pictures of a study {`group/name`: [case, ...]}, at the size of masks; black: not edited."""
 
     def stack(get: Callable) -> np.ndarray:
         return np.stack([get(case) for case in cases])
@@ -143,9 +145,10 @@ def arrays(
         "cases/regions": stack(lambda case: case.target.region.astype(np.uint8)),
     }
     for method in methods:
-        ours = [outcomes[i, method] for i in range(len(cases))]
-        found[f"{method}/images"] = np.stack([one.image for one in ours])
-        found[f"{method}/masks"] = np.stack([one.judge_mask for one in ours])
+        images, masks = np.zeros_like(found["cases/images"]), np.zeros_like(found["cases/masks"])
+        for i in (i for i, m in outcomes if m == method):
+            images[i], masks[i] = outcomes[i, method].image, outcomes[i, method].judge_mask
+        found |= {f"{method}/images": images, f"{method}/masks": masks}
     return found
 
 
@@ -206,9 +209,9 @@ def edit_one(
     """One edit of one sample by the last method of the setup; Inapplicable if it means nothing."""
     unknown = np.full((len(setup.segmenter(setup.teacher).classes), 3), 128.0)
     case = make_case(setup, edit, z, unknown)
-    outcome = edit_case(setup, case, setup.methods[-1])
-    judge = setup.judge or setup.teacher
-    masks = (segment(setup, judge, case.image), outcome.judge_mask)
+    (outcome,) = edit_together(setup, [case], setup.methods[-1])
+    before = segment(setup, setup.judge or setup.teacher, case.image[None])[0]
+    masks = before, outcome.judge_mask
     return case, outcome, score(case, outcome.image, outcome.teacher_mask, masks, Success())
 
 

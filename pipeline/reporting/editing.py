@@ -59,7 +59,8 @@ difference; one that contains 0 tells no difference. Read the judge's columns: t
 loop favors itself in the column "teacher"."""
 
 KINDS_NOTE = """Region IoU in %, by the judge: mean over the samples of an edit, which are few. A
-method does something where it exceeds "unedited"."""
+method does something where it exceeds "unedited". The teacher in the loop may have the first of the
+samples alone: see its count in the table of edits."""
 
 
 def all_tables(metrics: Metrics) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
