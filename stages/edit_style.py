@@ -33,6 +33,7 @@ def edit_style(
     contribution_threshold: float,
     coarse_share: float,
     matched_share: float,
+    paper_sizes: bool,
     seed: int,
     compute: str,
     device: str,
@@ -44,7 +45,7 @@ def edit_style(
     from pipeline.devices import pick_device
     from pipeline.editing import style_report as reports
     from pipeline.editing.catalog import ClusterRule
-    from pipeline.editing.style_plan import Plan, parse_parts, strengths
+    from pipeline.editing.style_plan import Plan, at_paper_sizes, parse_parts, strengths
     from pipeline.editing.style_study import Inputs, run_study
     from pipeline.features import Source
     from pipeline.files import read_json, write_json
@@ -59,11 +60,13 @@ def edit_style(
     plan = Plan(parse_parts(parts), pairs, samples, asked, *where)
     sizes = (tuple(resolutions), tuple(counts), cluster_samples, held_out, restarts)
     rule = ClusterRule(*sizes, normalization, min_iou, seed)
-    parts_folder = styled.with_name(f"{styled.name}.partial")
-    study = run_study(inputs, plan, rule, parts_folder, workers)
+    if paper_sizes:
+        plan, rule = at_paper_sizes(plan, rule)
+    finished = styled.with_name(f"{styled.name}.partial")
+    study = run_study(inputs, plan, rule, finished, workers)
     reports.write_study(styled, study, plan, inputs)
     write_json(metrics, reports.report(study, plan, read_json(full)))
-    rmtree(parts_folder)  # it served a killed run
+    rmtree(finished)  # it served a killed run
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ HELP = {
     "matched_share": "In-MSE at which methods are compared, as a share of the reference's.",
     "min_iou": "A class or part whose union of clusters has a lower IoU has no name.",
     "normalization": "Unit variance of activations per image, or over the dataset.",
+    "paper_sizes": "100 pairs, 200 samples and the first 32 px layer, whatever the sizes say.",
     "pairs": "Targets, each with a reference.",
     "parts": "Part to edit and its classes, eyes=eye,brow; repeat for more.",
     "resampling": "Of memberships to a layer's size: bilinear (the paper's), nearest or area.",

@@ -342,17 +342,17 @@ def test_poisson_keeps_the_outside_and_takes_gradients(where):
 
 
 def test_poisson_solves_its_equation():
-    own, other, where = picture(2), picture(3), region(slice(2, 7), slice(3, 10))
+    where = region(slice(2, 7), slice(3, 10))
+    own, other = (100 + picture(seed) // 8 for seed in (2, 3))  # so gentle that nothing is clipped
     f, g = poisson_blend(own, other, where).astype(float), other.astype(float)
+    assert f.min() > 0 and f.max() < 255
 
     def laplacian(x):
         return 4 * x - sum(np.roll(x, step, axis) for step in (1, -1) for axis in (1, 2))
 
-    inside = (f > 0).all(0) & (f < 255).all(0) & where  # where nothing was clipped
-    assert inside.sum() > 10
     error = np.abs(laplacian(f) - laplacian(g))[:, where]
-    clipped = ((f == 0) | (f == 255)).any()
-    assert clipped or error.max() <= 4.0, "rounding to levels"
+    assert error.max() <= 4, "eight halves of a level: rounding"
+    assert np.abs(laplacian(own.astype(float)) - laplacian(g))[:, where].max() > 10
 
 
 @pytest.mark.parametrize("value", [False, True])

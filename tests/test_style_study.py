@@ -258,6 +258,7 @@ OPTIONS = {
     "contribution_threshold": 0.0,
     "coarse_share": 1.0,
     "matched_share": 0.1,
+    "paper_sizes": False,
     "seed": 0,
     "compute": "float32",
     "device": "cpu",
@@ -367,6 +368,7 @@ def test_a_family_without_styles_is_skipped(study):
     "change, said",
     [
         ({"parts": ["nose=beak"]}, "class 'beak' of part nose"),
+        ({"paper_sizes": True}, "200 samples for contributions; wanted 1 to 5"),
         ({"samples": 99}, "99 samples for contributions; wanted 1 to 5"),
         ({"min_iou": 1.0}, "clusters that are none of nose, top"),
         ({"resolutions": [64]}, "cluster resolution 64"),

@@ -1,11 +1,12 @@
 """What a study of local transfers edits: parts, pairs, methods and their strengths."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import UInt8
 
+from pipeline.editing.catalog import ClusterRule
 from pipeline.errors import InputError
 
 KINDS = ("trained", "control")
@@ -33,6 +34,12 @@ class Plan:
             m: s for m, s in self.strengths.items() if kind == "trained" or m in STYLE_METHODS
         }
         return [(p, m, s) for p in parts for m, values in methods.items() for s in values]
+
+
+def at_paper_sizes(plan: Plan, rule: ClusterRule) -> tuple[Plan, ClusterRule]:
+    """The paper's N = 200 and layer for clusters and contributions, and enough pairs for means."""
+    rule = replace(rule, resolutions=(32,), counts=(20,), samples=200, restarts=10)
+    return replace(plan, pairs=100, samples=200), rule
 
 
 def strengths(

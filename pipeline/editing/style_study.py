@@ -36,6 +36,7 @@ from pipeline.errors import InputError
 from pipeline.extractors import load_extractor
 from pipeline.features import Source, stream
 from pipeline.files import atomic, fingerprint, sha256
+from pipeline.progress import say
 from pipeline.stores import open_store
 from pipeline.taps import find, record
 
@@ -303,6 +304,7 @@ def run_study(
     catalogs = make_catalogs(inputs, groups, rule, folder)
     classes = masks.attributes["classes"][1:]
     chosen = max(catalogs, key=lambda path: mean_iou(catalogs[path], classes))
+    say(f"clusters: {chosen.name.removeprefix('catalog_')} names the classes best")
     parts = [part for part in plan.parts if catalogs[chosen].unions[part]]
     if not parts:
         raise InputError(
