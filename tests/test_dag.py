@@ -98,6 +98,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["studies"]["digiface"]["edits"] |= {"kinds": ["add_hat", "grow_hair"], "samples": 2}
     params["studies"]["digiface"]["edits"] |= {"rows": 16}
     params["edit_semantics"] |= {"steps": 3}
+    params["studies"]["digiface"]["directions"] |= {"random": 4, "samples": 3, "color_samples": 2}
+    params["studies"]["digiface"]["directions"] |= {"boundary_samples": 40}
+    params["find_directions"] |= {"top": 4, "spread_samples": 200, "boundary_share": 0.1}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for wheel in (REPO / ".store" / "wheels").glob("*.whl"):
         (folder / ".store" / "wheels").mkdir(parents=True, exist_ok=True)
@@ -124,8 +127,10 @@ SELECTION = {f"{stage}@{STUDY}" for stage in ("select_categories", "label_select
 COMPARED = {f"{stage}@{STUDY}" for stage in ("compare_extractors", "measure_controls")}
 FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
 CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "edit_semantics")}
+DIRECTIONS = {f"find_directions@{STUDY}"}
 REPORTS = {"make_tables", f"make_figures@{STUDY}"}
 REFITTED = FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | REPORTS
+REFITTED |= DIRECTIONS
 # pixel_budget is the LSE's: an NSE comes out the same, so its evaluation has nothing to do.
 PIXELS_REACH = REFITTED - {f"evaluate_extractor@{STUDY}-nse1"}
 
@@ -138,6 +143,7 @@ def test_the_first_run_makes_everything(project: Project):
     assert metrics["against_teacher"]["miou_dataset"]["per_class"]["skin"] > 50
     figures = project.folder / "reports/figures/digiface"
     names = ("masks", "training", "fewshot", "confusion", "sampling", "sampling_rates", "editing")
+    names += ("directions",)
     for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000
     tables = project.folder / "reports/tables"

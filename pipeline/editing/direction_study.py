@@ -118,6 +118,7 @@ def open_setup(
 
 def run_study(setup: Setup, plan: Plan, masks: Path, parts: Path, num_workers: int = 0) -> Study:
     """Factorize, measure, compare, and draw boundaries; finished parts stay in a folder."""
+    check_classes(setup, masks)
     psi = Group(setup.source.latents).attributes.get("truncation_psi", 1.0)
     prober, known = Prober(setup, parts, num_workers), factor(setup, plan, psi)
     step = plan.step * known.spread.typical
@@ -148,6 +149,16 @@ def run_study(setup: Setup, plan: Plan, masks: Path, parts: Path, num_workers: i
         "names": names,
     }
     return Study(report, tensors(known, boundaries), facts, pictures, rows)
+
+
+def check_classes(setup: Setup, masks: Path) -> None:
+    """InputError if the masks are of other classes than the extractor's."""
+    if (classes := tuple(Group(masks).attributes["classes"])) != setup.classes:
+        raise InputError(
+            f"{masks} of classes {', '.join(classes)}",
+            f"those of {setup.extractor}: {', '.join(setup.classes)}",
+            "name the masks that the extractor was fitted to",
+        )
 
 
 def factor(setup: Setup, plan: Plan, truncation_psi: float) -> Known:
@@ -253,18 +264,19 @@ class Line:
 
 
 def lines(known: Known, described: Mapping[str, dict]) -> list[Line]:
-    """Rows of the figure: of the directions described, those whose names are furthest beyond chance
+    """Rows of the figure: directions of the strongest named effect per sd of w, and a random one.
 
-    (the best one of each range; of a single range, the first three), and a random one.
+    The strongest of each range whose name is not shown yet; of a single range, the first three.
     """
-    found = []
+    found, names = [], set()
     for name, value in described.items():
         ranked = sorted(value["directions"], key=_strength, reverse=True)
-        chosen = ranked[:1] if len(described) > 1 else value["directions"][:3]
-        for one in chosen:
+        new = [one for one in ranked if _effect(one) not in names]
+        for one in (new or ranked)[: 1 if len(described) > 1 else 3]:
             title = f"layers {name}, no. {one['index']}\n{one['name']}"
             vector = known.factors[name].vectors[one["index"]]
             found.append(Line(title, vector, known.ranges[name].rows))
+            names.add(_effect(one))
     rows = next(iter(known.ranges.values())).rows
     return [*found, Line("random direction", known.random[0], rows)]
 
@@ -291,8 +303,13 @@ def traversals(
     return {f"rows/{name}": np.stack(parts) for name, parts in arrays.items()}, titles
 
 
+def _effect(one: Mapping) -> str:
+    return one["name"].split(",")[0]
+
+
 def _strength(one: Mapping) -> float:
-    return 0.0 if one["name"] == NAMELESS else abs(one["z_of_name"]["mean"])
+    named = one["name"] != NAMELESS
+    return abs(one["z_of_name"]["mean"]) * one["spread_of_w"] if named else 0.0
 
 
 def _every(setup: Setup, known: Known) -> dict[str, LayerRange]:
