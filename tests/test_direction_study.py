@@ -175,7 +175,6 @@ def planted(count: int, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
         "effects": rng.normal(0, scale, (count, 6, len(names))),
         "mask_change": rng.uniform(0.1, 0.2, (count, 6)),
         "image_change": rng.uniform(1, 2, (count, 4)),
-        "color_change": rng.uniform(0, 1, (count, 4, 3)),
     }
 
 
@@ -386,6 +385,19 @@ def test_tables_findings_and_the_figure_are_made_of_a_report(study, written, tmp
 def test_more_samples_than_there_are_is_refused(setup, samples, color_samples):
     with pytest.raises(InputError, match="wanted 1 <= color_samples <= samples <= 3"):
         open_setup(setup.source, Path(setup.extractor), 8, 32, samples, color_samples)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"top": 15}, "top 15; wanted at most 14"),  # more than w has dimensions
+        ({"random": 3}, "random 3; wanted at least 4"),  # two more than are compared
+        ({"ranges": ("0-9",)}, "layer range '0-9'"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(setup, masks, tmp_path, change, said):
+    with pytest.raises(InputError, match=said):
+        run_study(setup, replace(PLAN, **change), masks, tmp_path, 1)
 
 
 def test_files_of_two_studies_are_refused(setup, checkpoints, latents, written):

@@ -169,6 +169,12 @@ def factor(setup: Setup, plan: Plan, truncation_psi: float) -> Known:
         raise InputError(
             f"top {plan.top}", f"at most {generator.w_dim}, the dimensions of w", "lower top"
         )
+    if plan.random < plan.compared + 2:
+        raise InputError(
+            f"random {plan.random}",
+            f"at least {plan.compared + 2}, two more than are compared",
+            "raise random, the control of every score",
+        )
     say(f"mapping {plan.spread_samples} z for the covariance of w")
     first_seed = plan.seed * 10_000_000 + BLOCKS["spread"]
     spread = spread_of_w(generator, plan.spread_samples, truncation_psi, first_seed)
