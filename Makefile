@@ -18,10 +18,10 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	@touch $@
 
 repro: setup
-	dvc repro
+	$(BIN)/python -m stages.reproduce
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	ruff check . && ruff format --check . && lint-imports

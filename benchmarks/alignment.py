@@ -40,11 +40,11 @@ def fitted(folder: Path, align_corners: bool) -> str:
     latents, masks = without_pool(folder)
     words = manifest["command"]  # python -m stages.cache_pixels, four paths, options
     options = [w for w in words[7:] if not w.endswith(("align_corners", "align-corners"))]
-    pixels, extractor = f"{folder}/pixels.json", f"{folder}/lse.safetensors"
+    pixels = f"{folder}/pixels.json"
     cache = [*words[1:4], latents, masks, pixels, *options, f"--{FLAGS[align_corners]}"]
     fit = [
         "-m", "stages.fit_extractor", "data/features/ffhq.json", "data/masks/ffhq.zarr", pixels,
-        extractor, f"{folder}/fit.json", "--name", "lse", "--solver", "lbfgs", "--epochs", "50",
+        str(folder), str(folder), "--names", "lse", "--solver", "lbfgs", "--epochs", "50",
         "--iterations", str(ITERATIONS), "--pixel_budget", str(report["pixels"]),
         "--device", "auto", *UNUSED,
         *[word for l2 in report["l2_candidates"] for word in ("--l2", str(l2))],
@@ -52,7 +52,7 @@ def fitted(folder: Path, align_corners: bool) -> str:
     env = os.environ | {"PIPELINE_STORE": f"{folder}/store"}
     for command in (cache, fit):
         subprocess.run([sys.executable, *command], check=True, env=env)
-    return extractor
+    return f"{folder}/lse.safetensors"
 
 
 def measure() -> dict:
@@ -67,7 +67,7 @@ def measure() -> dict:
     predicted = {ours: Group("data/predictions/ffhq/lse.zarr").read("test", "masks")}
     with tempfile.TemporaryDirectory() as name:
         path = fitted(Path(name), other)
-        predicted[other] = predict_masks(path, source, "test", target.shape[-1])
+        predicted[other] = predict_masks([path], source, "test", target.shape[-1])[0]
     pairs, result = {}, {}
     for flag, word in FLAGS.items():
         counts = PixelCounts(num)

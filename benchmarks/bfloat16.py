@@ -21,7 +21,7 @@ def measure() -> dict:
         )
         start = time.perf_counter()
         path = "data/extractors/ffhq/lse.safetensors"
-        drawn[dtype] = predict_masks(path, source, "test", target.shape[-1])
+        drawn[dtype] = predict_masks([path], source, "test", target.shape[-1])[0]
         result[f"{dtype}, wall s"] = round(time.perf_counter() - start, 1)
         for metric in (miou_per_image, miou_dataset):
             score = metric(drawn[dtype], target, num).mean

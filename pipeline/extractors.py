@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError, choose
+from pipeline.pointwise import pointwise, product
 from pipeline.taps import Tap
 
 Span = tuple[int, int]  # pixels [start, stop) along one axis
@@ -121,19 +122,31 @@ class Extractor(nn.Module):
             )
         return [features[tap.name] for tap in self.taps]
 
-    def _resize(self, logits: Tensor, tap: Tap, size: int, window: Window | None) -> Tensor:
-        """Bilinearly from a tap's pixels, or those of a window's region, to label pixels."""
-        if window is not None:
-            rows, columns = self.regions(size, window)[tap.name]
+    def _resized(
+        self, parts: Sequence[tuple[Tap, Tensor]], size: int, window: Window | None
+    ) -> Float[Tensor, "sample class height width"]:
+        """The sum of several taps' logits, each raised bilinearly to label pixels.
+
+        Of a window, from the regions of the maps: bilinear is rows @ map @ columns.T, and the sum
+        over taps is one product of all their columns side by side. Its backward pass is as quick.
+        """
+        if window is None:
+            return sum(_raised(logits, size, self.align_corners) for _, logits in parts)
+        regions = self.regions(size, window)
+        raised, across = [], []
+        for tap, logits in parts:
+            rows, columns = regions[tap.name]
             matrix = _interpolation(tap.resolution, size, self.align_corners).to(logits.device)
-            down = matrix[window.top : window.top + window.side, rows]
-            across = matrix[window.left : window.left + window.side, columns]
-            return down @ logits @ across.T
-        if logits.shape[-1] == size:
-            return logits
-        return F.interpolate(
-            logits, (size, size), mode="bilinear", align_corners=self.align_corners
-        )
+            raised.append(matrix[window.top : window.top + window.side, rows] @ logits)
+            across.append(matrix[window.left : window.left + window.side, columns])
+        wide = torch.cat(raised, -1)  # [N, class, window row, column of any tap]
+        return product(wide.flatten(0, 2), torch.cat(across, 1)).view(*wide.shape[:3], -1)
+
+
+def _raised(logits: Tensor, size: int, align_corners: bool) -> Tensor:
+    if logits.shape[-1] == size:
+        return logits
+    return F.interpolate(logits, (size, size), mode="bilinear", align_corners=align_corners)
 
 
 @lru_cache(maxsize=32)
@@ -179,7 +192,7 @@ class _PerTap(Extractor):
             if tap.resolution in by_resolution:
                 part = by_resolution[tap.resolution][1] + part
             by_resolution[tap.resolution] = tap, part
-        return sum(self._resize(part, tap, size, window) for tap, part in by_resolution.values())
+        return self._resized(list(by_resolution.values()), size, window)
 
     def spans(self, size: int, start: int, stop: int) -> list[Span]:
         return [
@@ -206,7 +219,7 @@ class LSE(_PerTap):
         self.bias = nn.Parameter(torch.zeros(len(self.classes))) if bias else None
 
     def part(self, index: int, x: Tensor) -> Tensor:
-        return F.conv2d(x.float(), self.weights[index][..., None, None])
+        return pointwise(x.float(), self.weights[index])
 
     def logits(
         self, features: Mapping[str, Tensor], size: int, window: Window | None = None
@@ -335,7 +348,7 @@ class NSE2(Extractor):
             if regions is not None:
                 raised = raised[..., *_inside(regions[before.name], before, regions[tap.name], tap)]
             hidden = F.relu(reviser(raised)) + encoded[index + 1]
-        return self._resize(self.out(hidden).float(), self.taps[-1], size, window)
+        return self._resized([(self.taps[-1], self.out(hidden).float())], size, window)
 
     def spans(self, size: int, start: int, stop: int) -> list[Span]:
         """From the finest tap back: every 3x3 convolution reads one more pixel around."""

@@ -59,3 +59,23 @@ def store_root() -> Path:
     return Path(
         os.environ.get("PIPELINE_STORE") or Path(os.environ.get("DVC_ROOT", ".")) / ".store"
     ).absolute()
+
+
+def local_file(path: str | Path, digest: str) -> Path:
+    """A user's file of this sha256: `path`, or `path` beside the DVC project that runs the stage.
+
+    Temporary experiments run in a copy of the tracked files only, and DVC sets $DVC_ROOT there.
+    """
+    places = [Path(path), Path(os.environ.get("DVC_ROOT", ".")) / path]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise InputError(
+            f"no file at {path}", "the study's checkpoint", "fetch it there, or change load.file"
+        )
+    if (actual := sha256(found)) != digest:
+        raise InputError(
+            f"{path} of sha256 {actual}",
+            f"sha256 {digest}",
+            "fetch it again, or pin the new sha256",
+        )
+    return found

@@ -30,6 +30,13 @@ class PixelCounts:
         self.num_classes = num_classes
         self._confusion: list[np.ndarray] = []
 
+    @classmethod
+    def of(cls, confusion: Int[np.ndarray, "sample class class"]) -> "PixelCounts":
+        """Counts that were made elsewhere: each image's [target class, predicted class]."""
+        counts = cls(confusion.shape[-1])
+        counts._confusion = list(confusion)
+        return counts
+
     def add(self, predicted: Masks, target: Masks) -> None:
         """Count a batch of masks; ids must be below num_classes."""
         if predicted.shape != target.shape:

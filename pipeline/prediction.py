@@ -1,4 +1,4 @@
-"""Masks from one extractor, or scores of many, while the features stream by: nothing is stored."""
+"""Masks or scores of extractors while the features stream by: nothing is stored."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +26,9 @@ TOGETHER = 4  # extractors whose logits are held at a time: 16 MB of 15 classes 
 
 @dataclass(frozen=True)
 class PredictTask:
-    """Samples [start, stop) of a split for an extractor to segment while they are synthesized."""
+    """Samples [start, stop) of a split for extractors to segment while they are synthesized."""
 
-    extractor: str
+    extractors: tuple[str, ...]
     source: Source
     split: str
     start: int
@@ -36,15 +36,18 @@ class PredictTask:
     size: int
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _extractor(path: str, device: str) -> Extractor:
     return load_extractor(path, device)
 
 
-def _predict(task: PredictTask) -> np.ndarray:
-    extractor = _extractor(task.extractor, task.source.device)
-    parts = stream(task.source, task.split, task.start, task.stop, extractor.taps)
-    return np.concatenate([extractor.predict(features, task.size) for features, _ in parts])
+def _predict(task: PredictTask) -> UInt8[np.ndarray, "extractor sample size size"]:
+    extractors = [_extractor(path, task.source.device) for path in task.extractors]
+    read = {tap for extractor in extractors for tap in extractor.taps}
+    taps = [tap for tap in task.source.generator().taps if tap in read]
+    parts = stream(task.source, task.split, task.start, task.stop, taps)
+    masks = [[one.predict(features, task.size) for one in extractors] for features, _ in parts]
+    return np.concatenate([np.stack(part) for part in masks], 1)
 
 
 def check_extractor(extractor: str, source: Source, classes: Sequence[str] | None) -> None:
@@ -65,23 +68,24 @@ def check_extractor(extractor: str, source: Source, classes: Sequence[str] | Non
 
 
 def predict_masks(
-    extractor: str,  # a fitted extractor
+    extractors: Sequence[str],  # fitted ones
     source: Source,
     split: str,
     size: int,  # label size in px
     num_workers: int = 0,
     classes: Sequence[str] | None = None,  # that the masks must have; None: any
-) -> np.ndarray:
-    """The extractor's masks [N, size, size] of a split; features are streamed, never stored."""
-    check_extractor(extractor, source, classes)
+) -> UInt8[np.ndarray, "extractor sample size size"]:
+    """Every extractor's masks of a split, which is synthesized once for all, never stored."""
+    for extractor in extractors:
+        check_extractor(extractor, source, classes)
     total = Group(source.latents).splits[split]
     step = max(BATCH, source.batch_size)
     tasks = [
-        PredictTask(extractor, source, split, start, min(start + step, total), size)
+        PredictTask(tuple(extractors), source, split, start, min(start + step, total), size)
         for start in range(0, total, step)
     ]
     processes = workers.count(num_workers, source.device, len(tasks))
-    return np.concatenate(list(workers.run(_predict, tasks, f"segmenting {split}", processes)))
+    return np.concatenate(list(workers.run(_predict, tasks, f"segmenting {split}", processes)), 1)
 
 
 def stack(extractors: Sequence[LSE]) -> LSE:
@@ -114,7 +118,8 @@ def stacked_masks(
     """The masks of every extractor in a stack: what each one's `predict` would give.
 
     A tap finer than the masks is resized before it is projected, which commutes; the taps of one
-    resolution are one matrix product for all extractors. In bfloat16 where that is fast.
+    resolution are one matrix product for all extractors that read them. In bfloat16 where that is
+    fast.
     """
     device = stacked.weights[0].device
     dtype = torch.bfloat16 if fast_bfloat16(str(device)) else torch.float32
@@ -124,18 +129,33 @@ def stacked_masks(
         if tap.resolution > size:
             x = _resized(x, size, stacked.align_corners)
         by_side.setdefault(x.shape[-1], []).append((x, weight))
-    layers = []
-    for pairs in by_side.values():
-        x = torch.cat([x.to(dtype) for x, _ in pairs], 1).permute(0, 2, 3, 1)
-        layers.append(x @ torch.cat([w for _, w in pairs], 1).to(dtype).T)
     step = TOGETHER * num_classes
-    for start in range(0, layers[0].shape[-1], step):
+    first, *finer = by_side.values()
+    layers = [_products(first, dtype, step, unread=True)]
+    layers += [_products(pairs, dtype, step) for pairs in finer]
+    for index in layers[0]:
+        parts = (layer[index].float() for layer in layers if index in layer)
         # Channels last, as the product leaves them: interpolation is three times as fast.
-        parts = (layer[..., start : start + step].float() for layer in layers)
         logits = sum(_resized(p.permute(0, 3, 1, 2), size, stacked.align_corners) for p in parts)
         by_extractor = logits.permute(0, 2, 3, 1).unflatten(-1, (-1, num_classes))
         masks = by_extractor.max(-1).indices.to(torch.uint8)  # argmax takes twice as long
         yield from masks.permute(3, 0, 1, 2).cpu().numpy()
+
+
+def _products(
+    pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype, step: int, unread: bool = False
+) -> dict[int, Tensor]:
+    """Logits [N, H, W, step] of taps of one resolution, by the index of their block of classes.
+
+    Blocks with weights of 0 alone, which do not read these taps, only if `unread`.
+    """
+    blocks = torch.cat([weight for _, weight in pairs], 1).split(step)
+    read = [i for i, block in enumerate(blocks) if unread or bool(block.any())]
+    if not read:
+        return {}
+    x = torch.cat([x.to(dtype) for x, _ in pairs], 1).permute(0, 2, 3, 1)
+    found = x @ torch.cat([blocks[i] for i in read]).to(dtype).T
+    return dict(zip(read, found.split([len(blocks[i]) for i in read], -1), strict=True))
 
 
 def _resized(x: Tensor, size: int, align_corners: bool) -> Tensor:

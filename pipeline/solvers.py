@@ -17,6 +17,42 @@ ROWS = 16_384  # of the matrix at a time, where it is converted
 
 
 @dataclass(frozen=True)
+class Layered:
+    """Rows of eq (8) of Xu & Zheng: x [M, C], then x with all taps but one at 0, for each tap.
+
+    Never written out: a product costs what one with x does.
+    """
+
+    x: Tensor  # [M, C]
+    channels: tuple[int, ...]  # of each tap
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and channels."""
+        return len(self.x) * (1 + len(self.channels)), self.x.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where x is."""
+        return self.x.device
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def times(self, matrix: Tensor) -> Tensor:
+        """The product [(1 + taps) M, K] with matrix [C, K] in float32."""
+        pairs = zip(self.x.split(self.channels, 1), matrix.split(self.channels), strict=True)
+        parts = [times(x, part) for x, part in pairs]
+        return torch.cat([sum(parts), *parts])
+
+    def transposed_times(self, values: Tensor) -> Tensor:
+        """The product [C, K] of the transposed rows with values [(1 + taps) M, K] in float32."""
+        whole, *own = values.split(len(self.x))
+        pairs = zip(self.x.split(self.channels, 1), own, strict=True)
+        return torch.cat([transposed_times(x, whole + part) for x, part in pairs])
+
+
+@dataclass(frozen=True)
 class Problem:
     """Scaled features, classes and weights of sampled pixels.
 
@@ -24,7 +60,7 @@ class Problem:
     is centered, so that a class remains a cone: scaling a pixel's vector keeps its label.
     """
 
-    x: Tensor  # [M, C] bfloat16 or float32
+    x: Tensor | Layered  # [M, C] bfloat16 or float32
     y: Tensor  # [M] int64
     weights: Tensor  # [M] float32, sum 1
     scale: Tensor  # [C] float32
@@ -61,6 +97,15 @@ def problem(
     return Problem(columns, y.long(), weights, scale, num_classes, bias)
 
 
+def layered(data: Problem, channels: tuple[int, ...], layer_weight: float) -> Problem:
+    """Eq (8): the loss of the sum over taps, plus `layer_weight` times that of each tap alone."""
+    num = len(channels)
+    weights = torch.cat([data.weights, *[layer_weight * data.weights] * num])
+    rows = Layered(data.x, channels)
+    y = data.y.repeat(1 + num)
+    return Problem(rows, y, weights, data.scale, data.num_classes, bias=False)
+
+
 @dataclass
 class Solution:
     """Matrices [R, C, K] and biases [R, K] for R values of L2, in the original features' units."""
@@ -70,8 +115,10 @@ class Solution:
     objective: list[list[float]]  # per iteration, per L2 value
 
 
-def times(x: Tensor, matrix: Tensor) -> Tensor:
+def times(x: Tensor | Layered, matrix: Tensor) -> Tensor:
     """x [M, C] @ matrix [C, K] in float32, block by block if x is stored in another dtype."""
+    if isinstance(x, Layered):
+        return x.times(matrix)
     if x.dtype == torch.float32:
         return x @ matrix
     if x.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -79,8 +126,10 @@ def times(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat([part.float() @ matrix for part in x.split(ROWS)])
 
 
-def transposed_times(x: Tensor, values: Tensor) -> Tensor:
+def transposed_times(x: Tensor | Layered, values: Tensor) -> Tensor:
     """x.T [C, M] @ values [M, K] in float32, summed block by block."""
+    if isinstance(x, Layered):
+        return x.transposed_times(values)
     total = torch.zeros(x.shape[1], values.shape[1], device=x.device)
     fast = x.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     for part, value in zip(x.split(ROWS), values.split(ROWS), strict=True):
@@ -91,12 +140,8 @@ def transposed_times(x: Tensor, values: Tensor) -> Tensor:
     return total
 
 
-def preconditioner(data: Problem, ridge: float, seed: int) -> Tensor:
-    """Cholesky factor [C, C] of the features' second moments on some rows, plus a ridge.
-
-    For softmax regression the Hessian is close to (second moments) x (K x K), so this is what
-    makes a dozen iterations enough.
-    """
+def moments(data: Problem, seed: int) -> Tensor:
+    """Second moments [C, C] of the features, on some rows."""
     rng = torch.Generator(data.weights.device).manual_seed(seed)
     count = min(GRAM_ROWS, len(data.x))
     rows = torch.multinomial(data.weights, count, replacement=True, generator=rng)
@@ -104,6 +149,16 @@ def preconditioner(data: Problem, ridge: float, seed: int) -> Tensor:
     for part in rows.split(2048):  # in float32: bfloat16 noise would drown the small eigenvalues
         x = data.x[part].float()
         gram.addmm_(x.T, x, alpha=1 / count)
+    return gram
+
+
+def preconditioner(second_moments: Tensor, ridge: float) -> Tensor:
+    """Cholesky factor [C, C] of the features' second moments plus a ridge.
+
+    For softmax regression the Hessian is close to (second moments) x (K x K), so this is what
+    makes a dozen iterations enough.
+    """
+    gram = second_moments.clone()
     gram.diagonal().add_(ridge)
     return torch.linalg.cholesky(gram)
 
@@ -115,6 +170,7 @@ def lbfgs(
     precondition: bool = True,
     seed: int = 0,
     on_iteration=None,  # called with (iteration, Solution so far)
+    second_moments: Tensor | None = None,  # to precondition with; None: of the data
 ) -> Solution:
     """Minimize mean cross-entropy + l2/2 |theta|^2 for every l2 by preconditioned L-BFGS.
 
@@ -126,7 +182,10 @@ def lbfgs(
     num, channels, classes = len(l2), data.x.shape[1], data.num_classes
     device = data.x.device
     strength = torch.tensor(l2, device=device, dtype=torch.float32)
-    factor = preconditioner(data, max(min(l2), 1e-4) + 1e-3, seed) if precondition else None
+    factor = None
+    if precondition:
+        gram = moments(data, seed) if second_moments is None else second_moments
+        factor = preconditioner(gram, max(min(l2), 1e-4) + 1e-3)
     theta = torch.zeros(num, channels + 1, classes, device=device)
     z = torch.zeros(len(data.x), num, classes, device=device)
     loss, gradient = _loss_gradient(data, z, theta, strength)

@@ -1,4 +1,4 @@
-"""Taps: named feature maps of a generator, recorded or edited by hooks inside a `with`.
+"""Taps and styles: named values inside a generator, recorded or edited by hooks inside a `with`.
 
 The idea of tracing and editing by one mechanism follows baukit's nethook (Bau et al.).
 """
@@ -19,6 +19,20 @@ class Tap:
     module: str
     channels: int
     resolution: int
+
+
+@dataclass(frozen=True)
+class Style:
+    """One style: the output of a submodule, a scale [N, channels, 1, 1] of a feature map.
+
+    A family whose module gives scale and bias at once has [N, 2 channels, ...], the scale first.
+    """
+
+    name: str
+    module: str
+    channels: int
+    resolution: int  # of the map that it scales, px
+    tap: str | None  # that map, where it is a tap; None: the family's `scaled_map` makes it
 
 
 def select(taps: Sequence[Tap], max_resolution: int | None = None) -> tuple[Tap, ...]:
@@ -42,7 +56,7 @@ def find(taps: Sequence[Tap], name: str) -> Tap:
 
 
 @contextmanager
-def record(generator: Any, taps: Sequence[Tap]) -> Iterator[dict[str, Any]]:
+def record(generator: Any, taps: Sequence[Tap | Style]) -> Iterator[dict[str, Any]]:
     """Yield a dict that every forward pass inside the `with` fills: {tap name: [N, C, H, W]}."""
     features: dict[str, Any] = {}
 
@@ -54,8 +68,8 @@ def record(generator: Any, taps: Sequence[Tap]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def edit(generator: Any, edits: Mapping[Tap, Callable[[Any], Any]]) -> Iterator[None]:
-    """Replace each tap's feature map by edits[tap](map) inside the `with`."""
+def edit(generator: Any, edits: Mapping[Tap | Style, Callable[[Any], Any]]) -> Iterator[None]:
+    """Replace each tap's feature map, or style's scale, by edits[tap](value) inside the `with`."""
 
     def change(function: Callable[[Any], Any]) -> Callable:
         return lambda module, inputs, output: function(output)
@@ -65,7 +79,7 @@ def edit(generator: Any, edits: Mapping[Tap, Callable[[Any], Any]]) -> Iterator[
 
 
 @contextmanager
-def _hooks(generator: Any, hooks: Mapping[Tap, Callable]) -> Iterator[None]:
+def _hooks(generator: Any, hooks: Mapping[Tap | Style, Callable]) -> Iterator[None]:
     handles = []
     try:
         for tap, hook in hooks.items():

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.checkpoints import write_safetensors
+from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.errors import InputError, choose
-from pipeline.files import atomic, fingerprint
+from pipeline.files import atomic, fingerprint, sha256
 from pipeline.metrics import PixelCounts, dataset_scores, summary
 from pipeline.progress import say
 from pipeline.teachers import INPUT_SIZE, Teacher
@@ -63,6 +63,7 @@ def train(
     recipe: Recipe,
     state: Path,  # training state, for resuming
     device: torch.device,
+    start: Path | None = None,  # weights of the same architecture to go on from
     evaluate_every: int = 400,  # steps between lines of validation scores
     save_every: int = 200,  # steps between states
 ) -> dict:
@@ -79,10 +80,12 @@ def train(
     say(f"{len(training.images)} training pairs, data {pairs.digest}, device {device}")
 
     torch.manual_seed(recipe.seed)
-    network = network_class(NUM_CLASSES).to(device, memory_format=torch.channels_last)
+    network = network_class(NUM_CLASSES)
+    origin = _start_from(start, network) if start else {}
+    network = network.to(device, memory_format=torch.channels_last)
     average = {k: v.clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=0.02)
-    identity = fingerprint(asdict(recipe) | {"data": pairs.digest})
+    identity = fingerprint(asdict(recipe) | {"data": pairs.digest} | origin)
     first = _resume(state, identity, network, average, optimizer)
 
     weight = _class_weights(training.masks).to(device)
@@ -124,10 +127,24 @@ def train(
         for name, part in {"validation": validation, "test": test}.items()
     }
     report["test_64px"] = _report(_score(network_class, average, test, device, through=64))
-    facts = asdict(recipe) | {"data": pairs.digest, "scores": report}
+    facts = asdict(recipe) | {"data": pairs.digest, "scores": report} | origin
     write_safetensors(weights, {k: v.half() for k, v in average.items()}, facts)
     state.unlink(missing_ok=True)
     return facts
+
+
+def _start_from(path: Path, network: torch.nn.Module) -> dict[str, str]:
+    """Load a teacher's weights into `network`; returns which ones they are."""
+    tensors, facts = read_safetensors(path)
+    try:
+        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError:
+        raise InputError(
+            f"{path} of architecture {facts.get('architecture')}",
+            "weights of the architecture to train",
+            "name weights of that architecture, or leave --start out",
+        ) from None
+    return {"start": str(path), "start_sha256": sha256(path)[:16]}
 
 
 def _class_weights(masks: Tensor) -> Tensor:

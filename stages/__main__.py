@@ -17,16 +17,26 @@ STAGES = (
     "evaluate_extractor",
     "compare_extractors",
     "measure_controls",
+    "measure_geometry",
     "select_categories",
     "fit_fewshot",
     "sweep_fewshot",
     "measure_sampling",
-    "edit_semantics",
+    "measure_editing",
+    "edit_style",
     "find_directions",
     "make_tables",
     "make_figures",
 )
-TOOLS = ("sample_conditionally", "edit_sample", "traverse_direction", "store", "update_readme")
+TOOLS = (
+    "reproduce",
+    "inspect_checkpoint",
+    "sample_conditionally",
+    "edit_semantics",
+    "traverse_direction",
+    "store",
+    "update_readme",
+)
 
 
 def sentence(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Scripted edits by color, by the teacher and by extractors, scored by the judge."""
+"""Your own edit of one sample, by a row of its split or a seed: semantic editing as a tool."""
 
 from pathlib import Path
 
@@ -7,63 +7,51 @@ from stages import run
 
 def edit_semantics(
     checkpoint: Path,
-    latents: Path,
-    images: Path,
-    masks: Path,
-    extractor: Path,
-    fewshot: Path,
     teacher: Path,
-    judge: Path,
-    edits: Path,
-    edited: Path,
-    metrics: Path,
     *,
-    kinds: list[str],
-    samples: int,
-    rows: int,
-    space: str,
-    steps: int,
-    learning_rate: float,
-    near: float,
-    prior: float,
-    truncation_psi: float,
-    loop_tap_resolution: int,
-    success_iou: float,
-    success_lab: float,
-    compute: str,
-    device: str,
-    more_edits: Path | None = None,  # a user's own, all of which are taken
-    workers: int = 0,  # processes; 0: one a core
+    edit: Path,
+    out: Path,
+    latents: Path | None = None,  # None: z is drawn from `seed`
+    split: str = "test",
+    row: int = 0,
+    seed: int = 0,
+    extractor: Path | None = None,  # None: SIE with the teacher in the loop
+    loop_tap_resolution: int | None = None,  # None: all taps
+    judge: Path | None = None,  # None: scores by the teacher alone
+    labels: str = "celebamask15",
+    label_size: int = 256,
+    space: str = "z_per_layer",
+    steps: int = 50,
+    learning_rate: float = 0.01,
+    near: float = 1e-3,
+    prior: float = 1e-3,
+    truncation_psi: float = 1.0,
+    compute: str = "float32",
+    device: str = "auto",
 ) -> None:
-    """Edit the first test samples that each edit applies to; write scores, pictures and vectors."""
-    from shutil import rmtree
-
+    """Write the pictures, the vector and the scores of one edit of one sample."""
     from pipeline.devices import pick_device
-    from pipeline.editing.cases import Setup, open_samples
-    from pipeline.editing.edits import read_edits, select_edits
+    from pipeline.editing.cases import Setup, pick_z
+    from pipeline.editing.edit_files import read_edit
     from pipeline.editing.semantic import Rule
-    from pipeline.editing.study import Success, run_study, write_study
-    from pipeline.files import write_json
+    from pipeline.editing.study import edit_one, write_one
 
-    chosen = select_edits(read_edits(edits), kinds) + (read_edits(more_edits) if more_edits else [])
-    source = open_samples(latents, images, masks, checkpoint, rows)
+    wanted = read_edit(edit)  # before any network
     setup = Setup(
         str(checkpoint),
         str(teacher),
-        str(judge),
-        source.size,
-        {"fewshot": str(fewshot), "full": str(extractor)},
+        str(judge) if judge else None,
+        label_size,
+        {"extractor": str(extractor)} if extractor else {},
         loop_tap_resolution,
         Rule(space, steps, learning_rate, near, prior, truncation_psi),
-        source.labels,
+        labels,
         compute,
         pick_device(device),
     )
-    success, parts = Success(success_iou, success_lab), edited.with_name(f"{edited.name}.partial")
-    study = run_study(setup, chosen, source, samples, success, parts, workers)
-    write_study(edited, study, checkpoint)
-    write_json(metrics, study.report)
-    rmtree(parts)  # it served a killed run
+    z = pick_z(setup, latents, split, row, seed)
+    case, outcome, scores = edit_one(setup, wanted, z)
+    write_one(out, setup, case, outcome, scores)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Held-out samples become IoU: the extractor against the teacher and against the judge."""
+"""Held-out samples become IoU: extractors against the teacher and against the judge."""
 
 from pathlib import Path
 
@@ -9,16 +9,21 @@ def evaluate_extractor(
     checkpoint: Path,
     latents: Path,
     masks: Path,
-    extractor: Path,
+    extractors: Path,
     predictions: Path,
     metrics: Path,
     *,
+    names: list[str],
     compute: str,
     device: str,
     judge_masks: Path | None = None,  # None: no judge for these labels
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
-    """Segment the test split while it is synthesized; write masks, and scores in both protocols."""
+    """Segment the test split while it is synthesized, once for all `names`; write masks and scores.
+
+    Reads `extractors`/NAME.safetensors; writes `predictions`/NAME.zarr and, with the IoU in both
+    protocols, `metrics`/NAME.json.
+    """
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
     from pipeline.features import Source
@@ -32,14 +37,16 @@ def evaluate_extractor(
         targets["judge"] = Group(judge_masks)
     classes = targets["teacher"].attributes["classes"]
     size = targets["teacher"].read("test", "masks", slice(0, 1)).shape[-1]
-    predicted = predict_masks(str(extractor), source, "test", size, workers, classes)
-    write_group(predictions, {"test/masks": predicted}, {"classes": classes})
-    report = {}
-    for name, group in targets.items():
-        counts = PixelCounts(len(classes))
-        counts.add(predicted, group.read("test", "masks"))
-        report[f"against_{name}"] = summary(counts, classes)
-    write_json(metrics, report)
+    paths = [str(extractors / f"{name}.safetensors") for name in names]
+    predicted = predict_masks(paths, source, "test", size, workers, classes)
+    for name, found in zip(names, predicted, strict=True):
+        write_group(predictions / f"{name}.zarr", {"test/masks": found}, {"classes": classes})
+        report = {}
+        for target, group in targets.items():
+            counts = PixelCounts(len(classes))
+            counts.add(found, group.read("test", "masks"))
+            report[f"against_{target}"] = summary(counts, classes)
+        write_json(metrics / f"{name}.json", report)
 
 
 if __name__ == "__main__":

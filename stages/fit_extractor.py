@@ -1,4 +1,4 @@
-"""Features and masks become a fitted extractor; the validation split makes every choice."""
+"""Features and masks become fitted extractors; the validation split makes every choice."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ def fit_extractor(
     features: Path,
     masks: Path,
     pixels: Path,
-    extractor: Path,
+    extractors: Path,
     metrics: Path,
     *,
-    name: str,
+    names: list[str],
     solver: str,
     l2: list[float],
     iterations: int,
@@ -28,9 +28,10 @@ def fit_extractor(
     device: str,
     study: str = "",  # whose learning rates to take
 ) -> None:
-    """Fit the extractor called `name`: an LSE by lbfgs on sampled pixels or by the paper's Adam.
+    """Fit the extractors `names`: an LSE by lbfgs on sampled pixels or by the paper's Adam.
 
     An NSE is trained on windows of the cached taps. Adam knows no L2, no bias and no finer taps.
+    Writes `extractors`/NAME.safetensors and `metrics`/NAME_fit.json.
     """
     from pipeline.devices import pick_device
     from pipeline.errors import choose
@@ -40,19 +41,22 @@ def fit_extractor(
     from pipeline.stores import open_store
     from pipeline.training import Schedule, rate_of
 
-    linear, solver = variant(name).kind == "LSE", choose("solver", solver, SOLVERS)
+    choose("solver", solver, SOLVERS)
+    kinds = {name: variant(name).kind for name in names}
     where, store = pick_device(device), open_store(pixels)
-    if linear and solver == "lbfgs":
-        fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where, str(masks))
-    elif linear:
-        fitted, report = fit_cached(open_store(features), str(masks), store, name, epochs, where)
-    else:
-        rate = rate_of(name, learning_rates, study)
-        plan = Schedule(steps, batch, window, rate, looks, patience)
-        cached = open_store(features)
-        fitted, report = fit_nonlinear(cached, str(masks), store, name, nse2_width, plan, where)
-    save_extractor(extractor, fitted, {"name": name, "pixels": store.plan.fingerprint})
-    write_json(metrics, report)
+    for name, kind in kinds.items():
+        if kind == "LSE" and solver == "lbfgs":
+            fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where, str(masks))
+        elif kind == "LSE":
+            cached = open_store(features)
+            fitted, report = fit_cached(cached, str(masks), store, name, epochs, where)
+        else:
+            cached, rate = open_store(features), rate_of(name, learning_rates, study)
+            plan = Schedule(steps, batch, window, rate, looks, patience)
+            fitted, report = fit_nonlinear(cached, str(masks), store, name, nse2_width, plan, where)
+        facts = {"name": name, "pixels": store.plan.fingerprint}
+        save_extractor(extractors / f"{name}.safetensors", fitted, facts)
+        write_json(metrics / f"{name}_fit.json", report)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ def make_figures(
     predictions: Path,
     metrics: Path,
     confusion: Path,
+    geometry_masks: Path,
     sampled: Path,
     edited: Path,
+    styled: Path,
     directions: Path,
     figures: Path,
     *,
@@ -29,9 +31,11 @@ def make_figures(
         confusion_figure,
         editing,
         fewshot,
+        geometry,
         line_figure,
         mask_figure,
         sampling,
+        style,
         tables,
         views,
     )
@@ -55,10 +59,17 @@ def make_figures(
         line_figure(figures / "fewshot.png", panels)
     if panels := sampling.panels(files):
         line_figure(figures / "sampling_rates.png", panels)
+    if panels := geometry.panels(files):
+        line_figure(figures / "geometry.png", panels)
+        geometry.draw_cosines(files, figures / "cosines.png")
+        shown = geometry_masks, images, masks
+        geometry.draw_masks(*shown, figures / "centers.png")
+        geometry.draw_taps(*shown, files, figures / "taps.png", samples)
     if sampled.exists():
         sampling.draw_study(sampled, figures / "sampling.png", samples)
     if (pictures := edited / "pictures.zarr").exists():
         editing.draw_study(pictures, figures / "editing.png", samples)
+    style.draw_study(styled, files, figures, samples)
     if (pictures := directions / "pictures.zarr").exists():
         found_directions.draw_study(pictures, figures / "directions.png")
     shares = views.confusion_shares(pd.read_csv(confusion), classes)

@@ -45,7 +45,7 @@ StyleGAN2-FFHQ (another generator and teacher)."""
 
 def make_tables(metrics: Path, tables: Path) -> None:
     """Write the tables of reports/metrics as Markdown and CSV."""
-    from pipeline.reporting import directions, editing, sampling
+    from pipeline.reporting import directions, editing, geometry, sampling, style
     from pipeline.reporting import fewshot as few
     from pipeline.reporting import tables as make
 
@@ -58,7 +58,7 @@ def make_tables(metrics: Path, tables: Path) -> None:
     title = "Which samples to annotate"
     write(few.selection_table(found), tables / "fewshot_selection", title, SELECTION)
     write(make.selection_table(found), tables / "table4", "Table 4: label lists", TABLE_4)
-    for part in (sampling, editing, directions):
+    for part in (geometry, sampling, editing, style, directions):
         for name, title, note, table in part.all_tables(found):
             write(table, tables / name, title, note)
     for study in found:

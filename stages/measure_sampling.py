@@ -21,6 +21,7 @@ def measure_sampling(
     targets: int,
     target_psi: float,
     samples: int,
+    teacher_samples: int,
     candidates: int,
     steps: int,
     learning_rate: float,
@@ -45,16 +46,17 @@ def measure_sampling(
     from pipeline.devices import pick_device
     from pipeline.editing import sampling
     from pipeline.editing.conditional import Search
+    from pipeline.editing.sampling_pieces import Judges
     from pipeline.editing.sampling_report import write
     from pipeline.features import Source
     from pipeline.fewshot import Rule
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
-    judges = sampling.Judges(str(teacher), str(judge), labels)
+    judges = Judges(str(teacher), str(judge), labels)
     rule = Rule(power, l2, iterations, pixels_per_sample)
     few = sampling.FewShot(tuple(sorted({shots, *scs_shots})), refits, repeats, seed, rule)
     search = Search(candidates, steps, learning_rate, seed, truncation_psi)
-    plan = sampling.Plan(samples, search, few, tuple(rates), rate_targets)
+    plan = sampling.Plan(samples, teacher_samples, search, few, tuple(rates), rate_targets)
     study = sampling.open_study(source, masks, pixels, extractor)
     wanted = sampling.draw_targets(study, judges, target_masks, targets, seed, target_psi)
     found, folder = sampling.run_study(

@@ -33,7 +33,7 @@ def sample_conditionally(
     generator = load_generator(checkpoint, device=where, dtype=compute)
     segmenter = ByExtractor(load_extractor(extractor, where))
     search = Search(candidates, steps, learning_rate, seed, truncation_psi)
-    masks = read_masks(target, len(segmenter.classes))
+    masks = read_masks(target, segmenter.classes)
     sample_like(generator, segmenter, masks, samples, search, out)
 
 

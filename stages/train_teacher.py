@@ -21,6 +21,7 @@ def train_teacher(
     seed: int,
     polish: int,
     device: str,
+    start: Path | None = None,  # weights of the same architecture to go on from
     threads: int = 0,  # CPU threads; 0: one a core
 ) -> None:
     """Train on `faces`/images/* and `faces`/masks/*.png (ids 0-18), split by sorted name.
@@ -42,7 +43,7 @@ def train_teacher(
         architecture, train, validation, test, train_part, steps, batch, learning_rate, seed, polish
     )
     state = weights.with_suffix(".state")
-    facts = fit(faces, weights, recipe, state, torch.device(pick_device(device)))
+    facts = fit(faces, weights, recipe, state, torch.device(pick_device(device)), start)
     with atomic(card) as partial:
         partial.write_text(model_card(weights.stem, facts, weights.stat().st_size))
 

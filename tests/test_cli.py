@@ -101,9 +101,9 @@ def test_an_unknown_option_is_refused():
 
 
 def test_a_missing_option_is_refused():
-    done = run("-m", "stages.make_figures", *"abcdefghij", "--seed=0")
+    done = run("-m", "stages.sample_latents", "a", "b", "--seed=0")
     assert done.returncode == 2
-    assert "Missing option" in done.stderr and "samples" in done.stderr
+    assert "Missing option" in done.stderr and "--train" in done.stderr
 
 
 def test_bad_input_is_one_line(tmp_path):

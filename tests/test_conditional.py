@@ -9,17 +9,19 @@ from PIL import Image
 
 from pipeline.arrays import Group, write_group
 from pipeline.checkpoints import write_safetensors
-from pipeline.editing import agreement, sampling
+from pipeline.editing import agreement, sampling, sampling_pieces
 from pipeline.editing.color import diversity, lab
 from pipeline.editing.conditional import Search, draw_candidates, pick, sample_conditionally
-from pipeline.editing.optimize import ByExtractor, Forward
-from pipeline.editing.targets import folder_masks, read_mask, read_masks
+from pipeline.editing.mask_files import read_mask, write_mask
+from pipeline.editing.optimize import ByExtractor, ByExtractors, Forward
+from pipeline.editing.targets import folder_masks, read_masks
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
 from pipeline.features import Source
 from pipeline.fewshot import Rule
 from pipeline.files import write_json
 from pipeline.generators.dcgan import DCGAN
+from pipeline.palette import rgb
 from pipeline.teachers.labels import FACE15
 from stages.measure_sampling import measure_sampling
 from stages.sample_conditionally import sample_conditionally as tool
@@ -76,6 +78,24 @@ def test_linear_semantics_are_reached():
     torch.testing.assert_close(alone[1].last, found.last[3:4], rtol=0, atol=1e-4)
 
 
+def test_several_extractors_search_in_one_batch_as_each_alone():
+    """Two extractors that want different latents for the same targets, from the same candidates."""
+    (generator, one), (_, other) = planted(), planted()
+    matrix = torch.cat([torch.eye(NUM), -torch.eye(NUM)])
+    other.extractor.set_matrix(matrix.roll(1, 1) * 1.5)
+    wanted = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(1))
+    targets, keys = masks_of(generator, one, wanted), [(0, 0), (1, 0)]
+    search = Search(candidates=3, steps=8, learning_rate=0.1)
+    both = ByExtractors((one.extractor, other.extractor))
+    z_0, found = sample_conditionally(generator, both, np.tile(targets, (2, 1, 1)), keys, search)
+    assert not torch.equal(found.last[:2], found.last[2:])
+    for own, rows in ((one, slice(0, 2)), (other, slice(2, 4))):
+        start, alone = sample_conditionally(generator, own, targets, keys, search)
+        assert torch.equal(z_0[rows], start)
+        torch.testing.assert_close(found.last[rows], alone.last, rtol=0, atol=1e-4)
+        torch.testing.assert_close(found.losses[:, rows], alone.losses, rtol=0, atol=1e-4)
+
+
 def test_the_candidate_with_the_most_matching_pixels_begins():
     generator, segmenter = planted()
     candidates = draw_candidates([(0, 0), (7, 2)], Search(candidates=6), generator.z_dim)
@@ -116,12 +136,12 @@ def test_a_target_of_other_classes_is_refused():
 # Targets
 
 
-def png(path, ids, mode="L"):
+def png(path, ids, mode="L", palette=None):
     image = Image.fromarray(np.asarray(ids, np.uint8), "L" if mode == "P" else None)
     if mode == "P":
         image = image.convert("P")
         image.putdata(np.asarray(ids).ravel().tolist())
-        image.putpalette([7, 7, 7] * 256)
+        image.putpalette(np.repeat(range(256), 3).tolist() if palette is None else palette)
     image.convert(mode).save(path)
     return path
 
@@ -130,11 +150,11 @@ def png(path, ids, mode="L"):
 def test_masks_are_read_from_gray_and_indexed_files(tmp_path):
     ids = np.random.default_rng(0).integers(0, NUM, (16, 16)).astype(np.uint8)
     for mode in ("L", "P"):
-        found = read_mask(png(tmp_path / f"{mode}.png", ids, mode), NUM, 16)
+        found = read_mask(png(tmp_path / f"{mode}.png", ids, mode), toys.CLASSES, 16)
         np.testing.assert_array_equal(found, ids)
-    assert folder_masks(tmp_path, NUM, 16, 2).shape == (2, 16, 16)
+    assert folder_masks(tmp_path, toys.CLASSES, 16, 2).shape == (2, 16, 16)
     with pytest.raises(InputError, match=r"got 2 masks in .*; wanted at least 3"):
-        folder_masks(tmp_path, NUM, 16, 3)
+        folder_masks(tmp_path, toys.CLASSES, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -148,18 +168,36 @@ def test_masks_are_read_from_gray_and_indexed_files(tmp_path):
 )
 def test_bad_masks_are_one_sentence(tmp_path, ids, size, mode, message):
     with pytest.raises(InputError, match=message):
-        read_mask(png(tmp_path / "m.png", ids, mode), NUM, size)
+        read_mask(png(tmp_path / "m.png", ids, mode), toys.CLASSES, size)
 
 
 def test_masks_of_two_sizes_or_none_are_refused(tmp_path):
     paths = [png(tmp_path / f"{n}.png", np.zeros((n, n))) for n in (8, 16)]
     with pytest.raises(InputError, match="of 16x16 px; wanted 8x8 px"):
-        read_masks(paths, NUM)
+        read_masks(paths, toys.CLASSES)
     with pytest.raises(InputError, match="got no target"):
-        read_masks([], NUM)
+        read_masks([], toys.CLASSES)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match="which is no image"):
-        read_mask(tmp_path / "text.png", NUM)
+        read_mask(tmp_path / "text.png", toys.CLASSES)
+    with pytest.raises(InputError, match=r"no file at .*gone\.png; wanted a PNG mask"):
+        read_mask(tmp_path / "gone.png", toys.CLASSES)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+def test_a_reordered_palette_is_refused_and_ones_own_is_read(tmp_path):
+    """What a drawing program does: the picture looks the same, the indices are others."""
+    ids, colors = np.repeat([[0, 1, 2, 3]], 4, 0).astype(np.uint8), rgb(toys.CLASSES)
+    write_mask(tmp_path / "own.png", ids, toys.CLASSES)
+    np.testing.assert_array_equal(read_mask(tmp_path / "own.png", toys.CLASSES), ids)
+    with Image.open(tmp_path / "own.png") as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colors[ids])
+    swapped = png(tmp_path / "swapped.png", ids[:, ::-1], "P", colors[::-1].ravel().tolist())
+    with Image.open(swapped) as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colors[ids])
+    message = "index 0 has color #4d6b3c; wanted #1a1a1a, that of bg, or gray #000000; keep the"
+    with pytest.raises(InputError, match=message):
+        read_mask(swapped, toys.CLASSES)
 
 
 # Scores
@@ -243,8 +281,9 @@ def files(tmp_path_factory, checkpoints):
 
 
 OPTIONS = {
-    "targets": 2, "target_psi": 0.7, "samples": 1, "candidates": 2, "steps": 1,
-    "learning_rate": 0.05, "truncation_psi": 1.0, "shots": 2, "scs_shots": [2], "refits": 2,
+    "targets": 2, "target_psi": 0.7, "samples": 2, "teacher_samples": 1, "candidates": 2,
+    "steps": 1, "learning_rate": 0.05, "truncation_psi": 1.0, "shots": 2, "scs_shots": [2],
+    "refits": 2,
     "rates": [0.1], "rate_targets": 1, "repeats": 2, "seed": 0, "power": 0.5, "l2": 0.01,
     "iterations": 3, "pixels_per_sample": 32, "labels": "celebamask15", "compute": "float32",
     "device": "cpu", "workers": 1,
@@ -270,7 +309,8 @@ def test_the_study_writes_scores_rows_and_samples(measured):
         scores = report[f"masks_by_{who}"]
         assert set(scores) == methods | {"after_minus_before", "minus_teacher"}
         for name in methods:
-            assert set(scores[name]) == {"before", "last", "best"}
+            best = {"best"} if who == "own" else set()
+            assert set(scores[name]) == {"before", "last"} | best
         gain = scores["lse"]["last"]["agreement_eq7"]["mean"]
         gain -= scores["lse"]["before"]["agreement_eq7"]["mean"]
         assert scores["after_minus_before"]["lse"]["mean"] == pytest.approx(gain, abs=0.002)
@@ -278,18 +318,18 @@ def test_the_study_writes_scores_rows_and_samples(measured):
     assert set(report["by_learning_rate"]) == {"0.1"}
     with open(table) as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4 * 2 * 3 * 3  # methods, targets, moments, networks
+    assert len(rows) == (3 * 2 + 1) * 2 * (3 + 2 + 2)  # samples, targets, moments by network
     row = next(
         r for r in rows if (r["method"], r["masks_by"], r["moment"]) == ("lse", "judge", "last")
     )
-    masks = group.read("lse", "judge_last").reshape(2, 1, 32, 32)
+    masks = group.read("lse", "judge_last").reshape(2, 2, 32, 32)
     found = agreement.agreement_eq7(*agreement.count(masks, group.read("targets", "masks"), 15))
     assert float(row["agreement_eq7"]) == pytest.approx(100 * found[0, 0], abs=0.001)
     assert set(group.splits) == {"targets", "teacher", "lse", "fewshot_2_0", "fewshot_2_1"}
 
 
 def test_a_killed_study_goes_on_and_gives_the_same(files, measured, tmp_path, monkeypatch):
-    work, done = sampling.work, []
+    work, done = sampling_pieces.work, []
 
     def stopped(piece):
         if len(done) == 2:
@@ -297,16 +337,16 @@ def test_a_killed_study_goes_on_and_gives_the_same(files, measured, tmp_path, mo
         done.append(work(piece))
         return done[-1]
 
-    monkeypatch.setattr(sampling, "work", stopped)
+    monkeypatch.setattr(sampling_pieces, "work", stopped)
     with pytest.raises(KeyboardInterrupt):
         measure(files, tmp_path)
     (partial,) = tmp_path.glob("*.partial")
     assert len(list(partial.iterdir())) == 2 + 2, "two pieces and two fits"
     again = []
-    monkeypatch.setattr(sampling, "work", lambda piece: again.append(work(piece)))
+    monkeypatch.setattr(sampling_pieces, "work", lambda piece: again.append(work(piece)))
     monkeypatch.setattr(sampling.fewshot, "solve", None)  # the fits are there
     out = measure(files, tmp_path)
-    assert len(again) == 5 - 2 and not set(again) & set(done), "what was done is not done again"
+    assert len(again) == 4 - 2 and not set(again) & set(done), "what was done is not done again"
     assert not partial.exists()
     for one, other in zip(out[1:], measured[1:], strict=True):
         assert one.read_bytes() == other.read_bytes()
@@ -333,8 +373,8 @@ def test_few_shot_fits_read_the_taps_of_the_lse(files, tmp_path):
     study = sampling.open_study(source, files[2], files[3], files[4])
     few = sampling.FewShot((1,), 1, 2, 0, Rule(0.5, 0.01, 3, 32))
     (method,) = sampling.fit_methods(tmp_path, study, few)
-    judges = sampling.Judges(str(files[5]), str(files[6]), "celebamask15")
-    taps = [tap.name for tap in sampling.segmenter(method, judges, "cpu").taps]
+    judges = sampling_pieces.Judges(str(files[5]), str(files[6]), "celebamask15")
+    taps = [tap.name for tap in sampling_pieces.segmenter((method,), judges, "cpu").taps]
     assert taps == ["block0", "block1"]
 
 
@@ -352,9 +392,9 @@ def test_files_of_two_studies_are_refused(files, latents, checkpoints, tmp_path)
 def test_an_extractor_of_other_classes_is_refused(files, tmp_path):
     path = tmp_path / "other.safetensors"
     save_extractor(path, LSE(toys.CLASSES, toys.toy_network("dcgan").taps), {})
-    judges = sampling.Judges(str(files[5]), str(files[6]), "celebamask15")
+    judges = sampling_pieces.Judges(str(files[5]), str(files[6]), "celebamask15")
     with pytest.raises(InputError, match="with classes bg, skin, nose, hair; wanted those of"):
-        sampling.segmenter(sampling.Method("lse", str(path)), judges, "cpu")
+        sampling_pieces.segmenter((sampling_pieces.Method("lse", str(path)),), judges, "cpu")
 
 
 # The tool
@@ -368,7 +408,7 @@ def test_the_tool_samples_for_a_mask(files, tmp_path):
     assert {path.name for path in out.iterdir()} == names
     with Image.open(out / "0_1.png") as image, Image.open(out / "0_1_mask.png") as seen:
         assert image.size == (32, 32) and image.mode == "RGB"
-        assert seen.size == (24, 24) and seen.mode == "L"
+        assert seen.size == (24, 24) and seen.mode == "P"
     with np.load(out / "latents.npz") as latents:
         assert latents["z_last"].shape == (2, 10) and latents["losses"].shape == (2, 3)
         assert latents["keys"].tolist() == [[0, 0], [0, 1]]

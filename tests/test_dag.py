@@ -82,6 +82,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["fit_extractor"] |= {"steps": 30, "looks": 2, "nse2_width": 8}
     params["selection_fit"] = {"steps": 20, "looks": 2}
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
+    params["measure_geometry"] |= {"iterations": 6, "greedy_taps": 2, "fair_images": 8}
     params["shots"] = 4
     params["fewshot"] |= {"repeats": 2}
     params["fewshot_rule"] |= {"iterations": 10, "pixels_per_sample": 64}
@@ -93,11 +94,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["sweep_fewshot"] |= {"stroke_budgets": [64], "stroke_images": [2]}
     params["studies"]["digiface"]["scs"] |= {"targets": 2, "samples": 2, "scs_shots": [1]}
     params["studies"]["digiface"]["scs"] |= {"refits": 2, "rate_targets": 1}
-    params["sampling"] |= {"candidates": 2, "steps": 3, "rates": [0.1], "repeats": 2}
+    params["measure_sampling"] |= {"candidates": 2, "steps": 3, "rates": [0.1], "repeats": 2}
     # Both apply to the first two test samples, so the second takes the first one's vectors.
     params["studies"]["digiface"]["edits"] |= {"kinds": ["add_hat", "grow_hair"], "samples": 2}
     params["studies"]["digiface"]["edits"] |= {"rows": 16}
-    params["edit_semantics"] |= {"steps": 3}
+    params["measure_editing"] |= {"steps": 3}
     params["studies"]["digiface"]["directions"] |= {"random": 4, "samples": 3, "color_samples": 2}
     params["studies"]["digiface"]["directions"] |= {"boundary_samples": 40}
     params["find_directions"] |= {"top": 4, "spread_samples": 200, "boundary_share": 0.1}
@@ -124,12 +125,16 @@ LISTS = {
     f"{verb}_{labels}@{STUDY}" for verb in ("fit", "evaluate") for labels in ("full", "selected")
 }
 SELECTION = {f"{stage}@{STUDY}" for stage in ("select_categories", "label_selected")}
-COMPARED = {f"{stage}@{STUDY}" for stage in ("compare_extractors", "measure_controls")}
+COMPARISONS = ("compare_extractors", "measure_controls", "measure_geometry")
+COMPARED = {f"{stage}@{STUDY}" for stage in COMPARISONS}
 FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
-CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "edit_semantics")}
+CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "measure_editing")}
 DIRECTIONS = {f"find_directions@{STUDY}"}
+STYLED = {f"edit_style@{STUDY}"}  # a family without styles: it says so
 REPORTS = {"make_tables", f"make_figures@{STUDY}"}
-REFITTED = FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | REPORTS
+REFITTED = (
+    FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | STYLED | REPORTS
+)
 REFITTED |= DIRECTIONS
 # pixel_budget is the LSE's: an NSE comes out the same, so its evaluation has nothing to do.
 PIXELS_REACH = REFITTED - {f"evaluate_extractor@{STUDY}-nse1"}
@@ -144,6 +149,7 @@ def test_the_first_run_makes_everything(project: Project):
     figures = project.folder / "reports/figures/digiface"
     names = ("masks", "training", "fewshot", "confusion", "sampling", "sampling_rates", "editing")
     names += ("directions",)
+    names += ("geometry", "cosines", "centers", "taps")
     for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000
     tables = project.folder / "reports/tables"
@@ -156,10 +162,17 @@ def test_the_first_run_makes_everything(project: Project):
         "table4": "| digiface | selected | NSE-2 |",
         "table5_digiface": "| l_eye |",
         "table6_digiface": "| skin | 95.9 |",
+        "geometry_claims": "| digiface | class centers segment (fig 4) |",
+        "geometry_centers": "| digiface | centers, raw features |",
+        "geometry_classes": "| digiface | skin |",
+        "geometry_taps": "| digiface | all, sum in eq (8) |",
+        "geometry_nested": "| digiface | 4 | all |",
+        "geometry_detectors": "| digiface | skin |",
         "edits": "| digiface | few-shot LSE | 4 |",
         "edits_differences": "| digiface | color minus teacher |",
         "edits_kinds": "| digiface | grow hair | 2 |",
         "edits_transfer": "| digiface | full LSE | 2 |",
+        "style": "| digiface | skipped: dcgan has no style scales",
         "fewshot_classes": "| digiface | skin |",
         "fewshot_selection": "| digiface | uncertain | 2 |",
         "fewshot_strokes": "| digiface | 64 | 2 | strokes |",
@@ -253,16 +266,16 @@ def test_the_recipe_is_a_solver(project: Project):
         "data/masks/digiface.zarr",
         "data/pixels/digiface.json",
     )
-    options = {"name": "lse", "solver": "adam", "epochs": 1}
+    options = {"names": "lse", "solver": "adam", "epochs": 1}
     options |= {"l2": 1, "iterations": 1, "pixel_budget": 1, "device": "cpu"}
     options |= {"steps": 1, "batch": 1, "window": 64, "looks": 1, "patience": 1}
     options |= {"nse2_width": 8, "learning_rates": "nse1=0.01"}
     project.run(
         *(sys.executable, "-m", "stages.fit_extractor", features, masks, pixels),
-        *("adam.safetensors", "adam.json"),
+        *("adam", "adam"),
         *(f"--{name}={value}" for name, value in options.items()),
     )
-    report = json.loads((project.folder / "adam.json").read_text())
+    report = json.loads((project.folder / "adam/lse_fit.json").read_text())
     assert report["solver"] == "adam"
     assert report["passes"] == 40 + 324 + 640  # a fiftieth of the schedule, in whole steps
 

@@ -8,19 +8,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.editing.edits import (
-    Box,
-    Inapplicable,
-    apply_edit,
-    boxes,
-    check_edit,
-    class_colors,
-    parse_edit,
-    read_edit,
-    read_edits,
-    select_edits,
-    stroke_colors,
-)
+from pipeline.editing.edit_files import parse_edit, read_edit, read_edits, select_edits
+from pipeline.editing.edits import apply_edit, check_edit
+from pipeline.editing.shapes import Box, Inapplicable, boxes
+from pipeline.editing.strokes import class_colors, stroke_colors
 from pipeline.errors import InputError
 from pipeline.teachers.labels import FACE15
 
@@ -155,7 +146,7 @@ def test_a_png_leaves_255_and_scales_with_the_mask(tmp_path):
     Image.fromarray(drawn).save(tmp_path / "cap.png")
     with pytest.raises(InputError, match="id 77"):
         apply_edit(read_edit(tmp_path / "cap.png"), mask, FACE15)
-    Image.fromarray(drawn[:16]).save(tmp_path / "half.png")
+    Image.fromarray(drawn[8:24]).save(tmp_path / "half.png")
     with pytest.raises(InputError, match="shaped as the mask"):
         apply_edit(read_edit(tmp_path / "half.png"), mask, FACE15)
 
@@ -202,7 +193,13 @@ def test_files_that_are_no_edits_are_refused(tmp_path):
         ("c.json", json.dumps({"steps": [HAT], "zone": 1}), "zone"),
     ):
         (tmp_path / name).write_text(text)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message) as error:
+            read_edit(tmp_path / name)
+        assert "dvc" not in str(error.value), "a user's own file"
+    for name in ("gone.json", "gone.png", "."):
+        with pytest.raises(
+            InputError, match=r"no file at .*; wanted an edit \(JSON or PNG\); name"
+        ):
             read_edit(tmp_path / name)
     with pytest.raises(InputError, match="no edit in"):
         (tmp_path / "empty").mkdir()

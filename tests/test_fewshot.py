@@ -253,6 +253,20 @@ def test_a_stack_predicts_what_each_extractor_predicts(study, float32, size):
     assert any((a != b).any() for a, b in itertools.pairwise(masks))
 
 
+@pytest.mark.parametrize("last", [[-1], []], ids=["another resolution", "nothing"])
+def test_a_stack_leaves_out_taps_that_no_neighbor_reads(study, float32, last):
+    """Of five extractors, the four scored at once read the first tap, the fifth reads `last`."""
+    extractors = random_extractors(study.taps, 5)
+    for extractor, read in zip(extractors, [[0]] * 4 + [last], strict=True):
+        kept = [range(len(study.taps))[i] for i in read]
+        for i, weight in enumerate(extractor.weights):
+            weight.data *= i in kept
+    features, _ = next(stream(study.source, "test", 0, 2, study.taps))
+    masks = list(stacked_masks(stack(extractors), NUM, features, 32))
+    for mask, extractor in zip(masks, extractors, strict=True):
+        assert (mask == extractor.predict(features, 32)).mean() > 0.999, "rounding at edges"
+
+
 def test_confusions_are_those_of_masks(study, float32):
     extractors = random_extractors(study.taps, 2)
     found = confusions(extractors, study.source, study.masks, "test", 1)

@@ -81,7 +81,7 @@ def float32(monkeypatch):
 def test_a_planted_extractor_is_found_again(study, float32, tmp_path):
     extractor, facts = fit_lse(study.pixels(), "lse", L2, 100, 100_000, "cpu")
     save_extractor(tmp_path / "lse.safetensors", extractor, {})
-    masks = predict_masks(str(tmp_path / "lse.safetensors"), study.source, "test", 32, 1)
+    [masks] = predict_masks([str(tmp_path / "lse.safetensors")], study.source, "test", 32, 1)
     scores = miou_dataset(masks, study.masks["test/masks"], len(toys.CLASSES))
     assert scores.mean > 0.9
     assert facts["l2"] == L2[1] and 5 <= facts["iteration"] <= 100
@@ -90,6 +90,19 @@ def test_a_planted_extractor_is_found_again(study, float32, tmp_path):
     assert facts["validation_pixels_miou"] == pytest.approx(best, abs=1e-2), "the best of the curve"
     assert facts["pixels"] == SIZES["train"] * 256
     assert facts["parameters"] == study.channels * len(toys.CLASSES)
+
+
+def test_one_pass_for_all_extractors_gives_the_masks_of_each_alone(study, tmp_path):
+    torch.manual_seed(0)
+    paths = [str(tmp_path / name) for name in ("all.safetensors", "coarse.safetensors")]
+    for path, taps in zip(paths, (study.taps, study.taps[:1]), strict=True):
+        extractor = LSE(toys.CLASSES, taps)
+        for weight in extractor.weights:
+            torch.nn.init.normal_(weight)
+        save_extractor(path, extractor, {})
+    together = predict_masks(paths, study.source, "test", 32, 1)
+    apart = [predict_masks([path], study.source, "test", 32, 1)[0] for path in paths]
+    assert (together == np.stack(apart)).all() and (apart[0] != apart[1]).any()
 
 
 def test_the_variants_differ_as_their_names_say(study, float32):
@@ -183,10 +196,12 @@ def test_an_extractor_of_another_study_is_refused(study, tmp_path):
     taps = [Tap("64px", "layers.9", 5, 64)]
     save_extractor(tmp_path / "other.safetensors", LSE(toys.CLASSES, taps), {})
     with pytest.raises(InputError, match=r"reads tap 64px.*whose taps are 4px"):
-        predict_masks(str(tmp_path / "other.safetensors"), study.source, "test", 32, 1)
+        predict_masks([str(tmp_path / "other.safetensors")], study.source, "test", 32, 1)
     save_extractor(tmp_path / "own.safetensors", LSE(toys.CLASSES, study.taps), {})
     with pytest.raises(InputError, match=r"with classes bg, skin.*those of the masks: bg, car"):
-        predict_masks(str(tmp_path / "own.safetensors"), study.source, "test", 32, 1, ["bg", "car"])
+        predict_masks(
+            [str(tmp_path / "own.safetensors")], study.source, "test", 32, 1, ["bg", "car"]
+        )
 
 
 def test_a_class_that_no_sample_has_does_not_break_a_fit(study, tmp_path):

@@ -26,8 +26,26 @@ FIRST_TAP = {
         "16px_conv2",
         None,  # to_img
     ],
+    "pggan": ["4px_conv1"],
+    "stylegan": [f"{r}px_conv{k}" for r in (4, 8, 16, 32) for k in (1, 2)],
+    "stylegan2": [
+        "4px_conv2",
+        "8px_conv1",  # and the ToRGB at 4 px
+        "8px_conv2",
+        "16px_conv1",
+        "16px_conv2",
+        "32px_conv1",
+        "32px_conv2",
+        None,  # the last ToRGB
+    ],
 }
-HAS_NOISE = {"dcgan": False, "mobile_stylegan": True}
+HAS_NOISE = {
+    "dcgan": False,
+    "mobile_stylegan": True,
+    "pggan": False,
+    "stylegan": True,
+    "stylegan2": True,
+}
 
 
 @pytest.fixture(params=sorted(FAMILIES))
@@ -48,6 +66,13 @@ def forward(generator, ws, **options):
     with torch.inference_mode(), record(generator, generator.taps) as features:
         images = generator.synthesis(ws, **options)
     return features, images
+
+
+def test_the_wavelets_backward_pass_is_its_transpose():
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = x.to(memory_format=layout).requires_grad_()
+        assert torch.autograd.gradcheck(inverse_haar, maps)
 
 
 def test_taps_describe_a_real_forward_pass(generator):
@@ -74,8 +99,9 @@ def test_truncation(generator):
     torch.testing.assert_close(half, w_avg + 0.5 * (full - w_avg))
 
 
-def test_truncation_cutoff_leaves_later_layers(checkpoints):
-    generator = load_generator(checkpoints["mobile_stylegan"])
+@pytest.mark.parametrize("family", ["mobile_stylegan", "stylegan", "stylegan2"])
+def test_truncation_cutoff_leaves_later_layers(checkpoints, family):
+    generator = load_generator(checkpoints[family])
     z = z_of(generator)
     full, cut = generator.mapping(z), generator.mapping(z, 0.0, truncation_cutoff=3)
     torch.testing.assert_close(cut[:, :3], generator.w_avg.expand_as(cut[:, :3]))
@@ -115,6 +141,20 @@ def test_noise_mode(generator, family):
     for name, x in with_noise.items():
         assert torch.equal(x, without[name]) is not HAS_NOISE[family], name
     assert torch.equal(image, plain) is not HAS_NOISE[family]
+
+
+def test_random_noise(generator, family):
+    ws = generator.mapping(z_of(generator, 1)).repeat(2, 1, 1)
+    torch.manual_seed(0)
+    first, images = forward(generator, ws, noise_mode="random")
+    torch.manual_seed(0)
+    again, _ = forward(generator, ws, noise_mode="random")
+    _, fixed = forward(generator, ws)
+    for name, x in first.items():
+        assert torch.equal(x, again[name]), "torch's seed decides"
+        alike = torch.allclose(x[0], x[1], rtol=1e-4, atol=1e-5)
+        assert alike is not HAS_NOISE[family], "every sample has its own"
+    assert torch.equal(images, fixed) is not HAS_NOISE[family]
 
 
 def test_noise_none_equals_noise_maps_of_zero(checkpoints):
@@ -200,8 +240,8 @@ def test_wrong_calls_name_the_choices(generator):
     ws = generator.mapping(z_of(generator, 1))
     with pytest.raises(InputError, match="z of width"):
         generator.mapping(torch.zeros(1, generator.z_dim + 1))
-    with pytest.raises(InputError, match="noise_mode 'random'; wanted const or none"):
-        generator.synthesis(ws, noise_mode="random")
+    with pytest.raises(InputError, match="noise_mode 'fresh'; wanted one of const, random, none"):
+        generator.synthesis(ws, noise_mode="fresh")
     with pytest.raises(InputError, match=r"tap 'x'.*" + ", ".join(t.name for t in generator.taps)):
         generator.synthesis(ws, stop_at="x")
 

@@ -176,6 +176,7 @@ def sampled():
     return {
         "targets": 4,
         "samples": 3,
+        "teacher_samples": 1,
         "by_learning_rate": rates,
         "diversity_cielab": dict.fromkeys(("fewshot_16", "fewshot_4", "lse", "teacher"), diverse),
         "masks_by_judge": by_network(0.0),
@@ -198,6 +199,7 @@ def test_table_3_has_the_judge_and_the_teacher_apart_and_stands_beside_the_paper
     # The paper's table 3: 16 shots 40.0 ± 0.2, 4 shots 39.1, the teacher in the loop 34.3.
     assert table["paper, FFHQ"].tolist()[:3] == [34.3, 39.1, 40.0]
     assert few["paper max. dev."] == 0.2
+    assert table.loc["teacher in the loop", "samples"] == 1
     assert table.loc["full LSE", ["judge, max. dev.", "paper, FFHQ"]].isna().all()
 
 
@@ -230,7 +232,7 @@ def edit_scores(region, **more):
 
 @pytest.fixture
 def edited():
-    """Scores as edit_semantics writes them; IoU and rates are fractions."""
+    """Scores as measure_editing writes them; IoU and rates are fractions."""
     difference = edit_scores(0.125)
     del difference["count"]
     return {

@@ -13,8 +13,9 @@ from PIL import Image
 from pipeline.arrays import Group, write_group
 from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.editing.cases import Samples, Setup, choose_cases, pick_z, see
-from pipeline.editing.edits import parse_edit
+from pipeline.editing.edit_files import parse_edit
 from pipeline.editing.optimize import ByExtractor, Rendered
+from pipeline.editing.outcomes import edit_cases
 from pipeline.editing.scores import (
     kept_iou,
     lab_change,
@@ -31,7 +32,7 @@ from pipeline.editing.semantic import (
     squared_norm,
     within,
 )
-from pipeline.editing.study import Success, edit_cases, run_study, write_study
+from pipeline.editing.study import Success, run_study, write_study
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
 from pipeline.files import read_json
@@ -299,12 +300,19 @@ def test_an_extractor_of_other_classes_is_refused(setup, source, edits, tmp_path
 
 
 def test_one_sample_is_edited_by_ones_own_file(setup, edits, tmp_path):
-    from stages.edit_sample import edit_sample
+    from stages.edit_semantics import edit_semantics
 
     (tmp_path / "mine.json").write_text(edits[0].content)
-    given = (Path(setup.checkpoint), Path(setup.teacher), tmp_path / "mine.json")
-    options = {"label_size": 32, "steps": 1, "space": "z", "device": "cpu"}
-    edit_sample(*given, tmp_path / "out", extractor=Path(setup.extractors["full"]), **options)
+    given = (Path(setup.checkpoint), Path(setup.teacher))
+    options = {
+        "edit": tmp_path / "mine.json",
+        "out": tmp_path / "out",
+        "label_size": 32,
+        "steps": 1,
+        "space": "z",
+        "device": "cpu",
+    }
+    edit_semantics(*given, extractor=Path(setup.extractors["full"]), **options)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     pictures = {"before", "after", "mask_before", "mask_target", "mask_after"}
     assert names == {f"{n}.png" for n in pictures} | {"vector.safetensors", "scores.json"}
@@ -312,4 +320,4 @@ def test_one_sample_is_edited_by_ones_own_file(setup, edits, tmp_path):
     assert scores["edit"] == "mine" and scores["method"] == "extractor"
     (tmp_path / "mine.json").write_text(edits[1].content)
     with pytest.raises(InputError, match="choose another sample"):
-        edit_sample(*given, tmp_path / "out", **options)
+        edit_semantics(*given, **options)

@@ -8,6 +8,7 @@ from pipeline.checkpoints import read_safetensors
 from pipeline.errors import InputError
 from pipeline.files import sha256
 from pipeline.images import to_float
+from pipeline.reporting import model_card
 from pipeline.teacher_training import NETWORKS, Recipe, split, train
 from pipeline.teachers import load_teacher
 from pipeline.teachers.faces import Pairs, load_pairs
@@ -45,10 +46,10 @@ def faces(tmp_path, monkeypatch):
     return tmp_path / "faces"
 
 
-def fit(faces, name, recipe=RECIPE, save_every=2):
+def fit(faces, name, recipe=RECIPE, save_every=2, start=None):
     weights = faces.parent / f"{name}.safetensors"
     state = weights.with_suffix(".state")
-    facts = train(faces, weights, recipe, state, torch.device("cpu"), save_every=save_every)
+    facts = train(faces, weights, recipe, state, torch.device("cpu"), start, save_every=save_every)
     assert not state.exists(), "a finished run leaves no state"
     return weights, facts
 
@@ -114,6 +115,20 @@ def test_weights_carry_the_recipe_and_can_be_scored_again(faces):
     target = label_space("celebamask15").merge_ids(test.masks.numpy())
     accuracy = 100 * (predicted == target).mean()  # in half precision a pixel may change its class
     assert facts["scores"]["test"]["pixel_accuracy"] == pytest.approx(accuracy, abs=1)
+
+
+def test_training_goes_on_from_weights(faces):
+    first, _ = fit(faces, "first")
+    still = Recipe(**vars(RECIPE) | {"steps": 0, "polish": 1, "learning_rate": 0.0})
+    second, facts = fit(faces, "second", still, start=first)
+    before, after = (read_safetensors(path)[0] for path in (first, second))
+    same = [name for name in before if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in same), "rate 0 moves nothing"
+    assert facts["start"] == str(first) and facts["start_sha256"] == sha256(first)[:16]
+    assert f"--start {first}" in model_card("second", facts, 1)
+    pyramid = Recipe(**vars(still) | {"architecture": "feature_pyramid"})
+    with pytest.raises(InputError, match="of architecture unet; wanted weights"):
+        fit(faces, "third", pyramid, start=first)
 
 
 def test_training_learns(faces):

@@ -257,10 +257,10 @@ def test_an_extractor_of_another_study_is_refused(tmp_path, checkpoints, latents
     path = tmp_path / "x.safetensors"
     save_extractor(path, build("nse1", CLASSES, TAPS, 0, False), {})
     with pytest.raises(InputError, match=r"reads tap coarse; wanted .* taps are block"):
-        predict_masks(str(path), source, "test", 32, 1)
+        predict_masks([str(path)], source, "test", 32, 1)
     own, path = source.generator().taps, tmp_path / "y.safetensors"
     save_extractor(path, build("nse2", CLASSES, own, 4, False), {})
-    masks = predict_masks(str(path), source, "test", 32, 1)
+    [masks] = predict_masks([str(path)], source, "test", 32, 1)
     assert masks.shape == (*Group(latents["dcgan"]).read("test", "seeds").shape, 32, 32)
     assert masks.max() < len(CLASSES) and math.prod(masks.shape) > 0
 

@@ -12,6 +12,9 @@ from pipeline.generators import FAMILIES, load_generator
 from pipeline.generators.base import Generator
 from pipeline.generators.dcgan import DCGAN
 from pipeline.generators.mobile_stylegan import MobileStyleGAN
+from pipeline.generators.pggan import PGGAN
+from pipeline.generators.stylegan import StyleGAN
+from pipeline.generators.stylegan2 import StyleGAN2
 from pipeline.latents import sample_z, split_seeds
 from pipeline.teachers.networks import NETWORKS
 
@@ -44,6 +47,9 @@ def toy_network(family: str) -> Generator:
     networks = {
         "dcgan": lambda: DCGAN(z_dim=10, widths=(16, 12, 8, 6), stem=2),
         "mobile_stylegan": lambda: MobileStyleGAN((16, 12, 8), z_dim=10, w_dim=14, depth=3),
+        "pggan": lambda: PGGAN((16, 12, 8, 6), z_dim=10),
+        "stylegan": lambda: StyleGAN((16, 12, 8, 6), (10, 9, 14), fused_from=32),
+        "stylegan2": lambda: StyleGAN2((16, 12, 8, 6), (10, 9, 14)),
     }
     assert networks.keys() == FAMILIES.keys(), "a family without a toy"
     power = {"mobile_stylegan": 0.5}.get(family, 1.5)  # its modulations multiply, too

@@ -18,8 +18,10 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            if not isinstance(facts, dict):
+                raise ValueError("facts that are no object")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}, which is damaged or not safetensors ({error})",
             "a complete .safetensors file",

@@ -12,16 +12,10 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from pipeline.arrays import Group
-from pipeline.editing.edits import (
-    Edit,
-    Inapplicable,
-    Target,
-    apply_edit,
-    check_edit,
-    class_colors,
-    stroke_colors,
-)
+from pipeline.editing.edits import Edit, Target, apply_edit, check_edit
 from pipeline.editing.semantic import Rule, within
+from pipeline.editing.shapes import Inapplicable
+from pipeline.editing.strokes import class_colors, stroke_colors
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, load_extractor
 from pipeline.files import sha256

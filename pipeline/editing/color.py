@@ -21,11 +21,25 @@ def lab(
     images: UInt8[np.ndarray, "sample 3 height width"],
 ) -> Float[np.ndarray, "sample 3 height width"]:
     """L* in 0-100, a*, b* of sRGB images."""
-    srgb = images / 255
+    return lab_of(images / 255)
+
+
+def lab_of(
+    srgb: Float[np.ndarray, "sample 3 height width"],
+) -> Float[np.ndarray, "sample 3 height width"]:
+    """L* in 0-100, a*, b* of sRGB values in 0-1."""
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     xyz = np.einsum("xc,nchw->nxhw", TO_XYZ, linear) / WHITE[:, None, None]
     x, y, z = np.where(xyz > KNEE**3, np.cbrt(xyz), xyz / (3 * KNEE**2) + 4 / 29).swapaxes(0, 1)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def squared_error(
+    first: UInt8[np.ndarray, "sample 3 height width"],
+    second: UInt8[np.ndarray, "sample 3 height width"],
+) -> Float[np.ndarray, "sample height width"]:
+    """Squared CIELAB distance (Delta E 1976) of every pixel."""
+    return ((lab(first) - lab(second)) ** 2).sum(1)
 
 
 def diversity(images: UInt8[np.ndarray, "sample 3 height width"]) -> float:

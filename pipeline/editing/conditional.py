@@ -62,20 +62,32 @@ def pick(
     forward: Forward,
     segmenter: Segmenter,
     targets: Targets,
-    candidates: Float[np.ndarray, "sample candidate z_dim"],
+    candidates: Float[np.ndarray, "distinct candidate z_dim"],
 ) -> Float[Tensor, "sample z_dim"]:
     """Of each row of candidates the z whose mask agrees with the target in the most pixels.
 
-    The paper prints argmin; the most is what it means, and what the reference does.
+    The paper prints argmin; the most is what it means, and what the reference does. Targets may be
+    several times as many: then the rows of candidates, which are rendered once, begin again.
     """
     device = forward.generator.device
     wanted = torch.from_numpy(targets).to(device)
-    matching = []
+    matching, times = [], len(targets) // len(candidates)
     for column in torch.from_numpy(candidates).to(device).unbind(1):
-        masks = segmenter.logits(forward(forward.start(column)), targets.shape[-1]).argmax(1)
+        rendered = _repeated(forward(forward.start(column)), times)
+        masks = segmenter.logits(rendered, targets.shape[-1]).argmax(1)
         matching.append((masks == wanted).sum((1, 2)))
     chosen = torch.stack(matching, 1).argmax(1).cpu()
-    return torch.from_numpy(candidates)[torch.arange(len(chosen)), chosen].to(device)
+    rows = torch.arange(len(chosen)) % len(candidates)
+    return torch.from_numpy(candidates)[rows, chosen].to(device)
+
+
+def _repeated(rendered: Rendered, times: int) -> Rendered:
+    """The batch, so many times over."""
+    if times == 1:
+        return rendered
+    latents, ws = (torch.cat([x] * times) for x in (rendered.latents, rendered.ws))
+    features = {name: torch.cat([x] * times) for name, x in rendered.features.items()}
+    return Rendered(latents, ws, features, rendered.images)
 
 
 def sample_conditionally(
@@ -83,7 +95,7 @@ def sample_conditionally(
     segmenter: Segmenter,
     targets: Targets,
     keys: Sequence[tuple[int, int]],  # (target, sample) of each row, which seeds its candidates
-    search: Search,
+    search: Search,  # fewer keys than targets: they begin again for the next of `ByExtractors`
     keep: Sequence[int] = (),  # also return z after so many steps
 ) -> tuple[Float[Tensor, "sample z_dim"], Optimized]:
     """z_0, the best candidate of each row, and what the search made of it, as one batch."""

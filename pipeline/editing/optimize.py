@@ -138,6 +138,34 @@ class ByExtractor:
 
 
 @dataclass(frozen=True)
+class ByExtractors:
+    """Extractors of the same taps and classes, each of which sees its own equal share of a batch.
+
+    The samples of several extractors are searched as one batch; none of them notices.
+    """
+
+    extractors: tuple[Extractor, ...]
+    images: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.extractors[0].classes
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        return self.extractors[0].taps
+
+    def logits(self, rendered: Rendered, size: int) -> Float[Tensor, "sample class size size"]:
+        share = len(rendered.latents) // len(self.extractors)
+        parts = {name: x.split(share) for name, x in rendered.features.items()}
+        found = []
+        for i, extractor in enumerate(self.extractors):
+            own = {name: x[i] for name, x in parts.items()}
+            found.append(extractor.logits(own, size, Window(0, 0, size)))
+        return torch.cat(found)
+
+
+@dataclass(frozen=True)
 class ByTeacher:
     """A segmentation network in the loop: reads the synthesized image."""
 

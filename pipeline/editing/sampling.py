@@ -7,169 +7,32 @@ it was. Fits, like pieces, are named by what they depend on.
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
-from pipeline import fewshot, workers
+from pipeline import fewshot
 from pipeline.arrays import Group
 from pipeline.editing import targets as targets_of
-from pipeline.editing.conditional import Search, sample_conditionally
-from pipeline.editing.optimize import ByExtractor, ByTeacher, Forward, Segmenter
+from pipeline.editing.conditional import Search
+from pipeline.editing.sampling_pieces import (
+    Judges,
+    Method,
+    collect,
+    load_judge,
+    pieces,
+    run_pieces,
+    segmenter,
+)
 from pipeline.errors import InputError
 from pipeline.extractors import load_extractor, save_extractor
 from pipeline.features import Source
-from pipeline.files import atomic, fingerprint, read_json, sha256
-from pipeline.images import to_float, to_uint8
+from pipeline.files import fingerprint, read_json, sha256
 from pipeline.prediction import check_extractor
-from pipeline.teachers import Teacher, load_teacher
 
-VERSION = 1  # raise it when the same parameters should give other values
-ON_CPU = 4  # samples a piece: more are little faster, and more is lost by a kill
-MOMENTS = ("before", "last", "best")  # of a search: its start, its last z, its lowest loss
-
-
-@dataclass(frozen=True)
-class Method:
-    """Who segments while SCS searches."""
-
-    name: str  # lse, teacher or fewshot
-    weights: str  # an extractor's or a teacher's file
-    shots: int = 0  # annotated samples of a few-shot LSE; 0: all there are
-    refit: int = 0  # which draw of these samples
-
-    @property
-    def key(self) -> str:
-        """A name that no other method has."""
-        return f"{self.name}_{self.shots}_{self.refit}" if self.shots else self.name
-
-
-@dataclass(frozen=True)
-class Judges:
-    """The two networks that label what was sampled, in the label space of the targets."""
-
-    teacher: str
-    judge: str
-    labels: str
-    keep: tuple[str, ...] | None = None
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Weights by who labels."""
-        return {"teacher": self.teacher, "judge": self.judge}
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A method on some (target, sample) pairs, and the file that its result goes to."""
-
-    path: str
-    method: Method
-    source: Source
-    judges: Judges
-    targets: np.ndarray  # [N, size, size], one a pair
-    keys: tuple[tuple[int, int], ...]
-    search: Search
-    keep: tuple[int, ...] = ()  # also look after so many steps
-
-
-@lru_cache(maxsize=3)
-def _teacher(path: str, judges: Judges, device: str) -> Teacher:
-    return load_teacher(path, judges.labels, device, judges.keep)
-
-
-@lru_cache(maxsize=1)
-def segmenter(method: Method, judges: Judges, device: str) -> Segmenter:
-    """The method's segmenter; InputError if it does not know the targets' classes."""
-    if method.name == "teacher":
-        return ByTeacher(_teacher(method.weights, judges, device))
-    found, wanted = load_extractor(method.weights, device), _teacher(judges.judge, judges, device)
-    if found.classes != wanted.classes:
-        raise InputError(
-            f"{method.weights} with classes {', '.join(found.classes)}",
-            f"those of the targets: {', '.join(wanted.classes)}",
-            "fit the extractor on masks of this label space",
-        )
-    return ByExtractor(found)
-
-
-def work(piece: Piece) -> str:
-    """Search, look at the images found with every judge, and write all of it to the piece's file.
-
-    Arrays are {z,images,own,teacher,judge}_<moment>, N rows each, and the losses.
-    """
-    device, size = piece.source.device, piece.targets.shape[-1]
-    generator, own = piece.source.generator(), segmenter(piece.method, piece.judges, device)
-    z_0, found = sample_conditionally(
-        generator, own, piece.targets, piece.keys, piece.search, piece.keep
-    )
-    moments = {"before": z_0, "last": found.last, "best": found.best}
-    if piece.keep:
-        moments = {f"step{k}": z for k, z in found.kept.items()}
-    psi, arrays = piece.search.truncation_psi, {"losses": found.losses.cpu().numpy()}
-    forward = Forward(generator, "z", tuple(own.taps), True, psi)
-    for moment, z in moments.items():
-        with torch.no_grad():
-            rendered = forward(z)
-            logits = own.logits(rendered, size)
-            images = to_uint8(rendered.images, size)
-        arrays[f"z_{moment}"], arrays[f"images_{moment}"] = z.cpu().numpy(), images
-        arrays[f"own_{moment}"] = logits.argmax(1).to(torch.uint8).cpu().numpy()
-        for who, weights in piece.judges.files.items():
-            seen = _teacher(weights, piece.judges, device).label(to_float(images), size)
-            arrays[f"{who}_{moment}"] = seen
-    with atomic(piece.path) as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)
-    return piece.path
-
-
-def pieces(
-    folder: Path,
-    method: Method,
-    source: Source,
-    judges: Judges,
-    targets: UInt8[np.ndarray, "target size size"],
-    samples: int,
-    search: Search,
-    keep: Sequence[int] = (),
-) -> list[Piece]:
-    """Every sample of every target for one method, a few at a time."""
-    keys = [(t, s) for t in range(len(targets)) for s in range(samples)]
-    step = min(ON_CPU, source.batch_size) if source.device == "cpu" else source.batch_size
-    found = []
-    asked = fingerprint([vars(search), list(keep), samples])[:8]
-    for start in range(0, len(keys), step):
-        some = tuple(keys[start : start + step])
-        path = str(folder / f"{method.key}_{asked}_{start}.npz")
-        masks = targets[[target for target, _ in some]]
-        found.append(Piece(path, method, source, judges, masks, some, search, tuple(keep)))
-    return found
-
-
-def collect(found: Sequence[Piece], num_targets: int) -> dict[str, np.ndarray]:
-    """The arrays of one method's pieces, [target, sample, ...]."""
-    parts = []
-    for piece in found:
-        with np.load(piece.path) as file:
-            arrays = dict(file)
-        arrays["losses"] = arrays["losses"].T  # samples first, as everything else
-        parts.append(arrays)
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return {name: x.reshape(num_targets, -1, *x.shape[1:]) for name, x in whole.items()}
-
-
-def run_pieces(todo: Sequence[Piece], num_workers: int) -> None:
-    """Work on what has no result yet, the slowest method first."""
-    missing = [piece for piece in todo if not Path(piece.path).exists()]
-    missing.sort(key=lambda piece: piece.method.name != "teacher")
-    if not missing:
-        return
-    processes = workers.count(num_workers, missing[0].source.device, len(missing))
-    for _ in workers.run(work, missing, "sampling conditionally", processes):
-        pass
+VERSION = 2  # raise it when the same parameters should give other values
 
 
 @dataclass(frozen=True)
@@ -213,10 +76,15 @@ class Plan:
     """What to sample, by whom, and how."""
 
     samples: int  # a target
+    teacher_samples: int  # of these, the first by the teacher in the loop, which costs the most
     search: Search
     few: FewShot
     rates: tuple[float, ...]  # learning rates whose course is shown
     rate_targets: int  # how many of the targets show it, a sample each
+
+    def samples_of(self, method: Method) -> int:
+        """Samples of a target by this method."""
+        return min(self.teacher_samples, self.samples) if method.name == "teacher" else self.samples
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -260,9 +128,9 @@ def draw_targets(
     """The masks that samples shall show, at the study's label size."""
     size = Group(study.masks).read("test", "masks", slice(0, 1)).shape[-1]
     if folder is not None:
-        return targets_of.folder_masks(folder, len(study.classes), size, count)
+        return targets_of.folder_masks(folder, study.classes, size, count)
     source = study.source
-    teacher = _teacher(judges.teacher, judges, source.device)
+    teacher = load_judge(judges.teacher, judges, source.device)
     return targets_of.teacher_masks(source.generator(), teacher, size, count, seed, truncation_psi)
 
 
@@ -289,20 +157,29 @@ def run_study(
     folder = open_folder(out, facts)
     methods = [Method("teacher", judges.teacher), Method("lse", extractor)]
     for method in methods:  # before any work
-        segmenter(method, judges, study.source.device)
-    methods += fit_methods(folder, study, plan.few)
+        segmenter((method,), judges, study.source.device)
+    teams = teams_of([*methods, *fit_methods(folder, study, plan.few)])
     common = (study.source, judges)
-    todo = {m: pieces(folder, m, *common, targets, plan.samples, plan.search) for m in methods}
+    todo = [
+        pieces(folder, team, *common, targets, plan.samples_of(team[0]), plan.search)
+        for team in teams
+    ]
     few = targets[: plan.rate_targets]
     courses = {
-        rate: pieces(folder, methods[1], *common, few, 1, search, plan.looks)
+        rate: pieces(folder, (methods[1],), *common, few, 1, search, plan.looks)
         for rate, search in _searches(plan)
     }
-    run_pieces([p for part in (*todo.values(), *courses.values()) for p in part], num_workers)
+    run_pieces([p for part in (*todo, *courses.values()) for p in part], num_workers)
+    found = {m: x for part in todo for m, x in collect(part, len(targets)).items()}
     return Found(
-        {method: collect(part, len(targets)) for method, part in todo.items()},
-        {rate: collect(part, len(few)) for rate, part in courses.items()},
+        found,
+        {rate: collect(part, len(few))[methods[1]] for rate, part in courses.items()},
     ), folder
+
+
+def teams_of(methods: Sequence[Method]) -> list[tuple[Method, ...]]:
+    """Methods that are searched with as one batch: the refits of a number of shots."""
+    return [tuple(team) for _, team in groupby(methods, lambda m: (m.name, m.shots))]
 
 
 def _searches(plan: Plan) -> Iterator[tuple[float, Search]]:

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pipeline.editing.conditional import Search, sample_conditionally
+from pipeline.editing.mask_files import write_mask
 from pipeline.editing.optimize import Forward, Segmenter
 from pipeline.files import atomic
 from pipeline.generators.base import Generator
@@ -25,8 +26,9 @@ def sample_like(
 ) -> None:
     """Write <target>_<sample>.png at full resolution, <target>_<sample>_mask.png and latents.npz.
 
-    A mask is a PNG of class ids, as seen by the segmenter; latents.npz has keys [N, 2] of (target,
-    sample), the z that each search began at, its last one and that of the lowest loss, and losses.
+    A mask is an indexed PNG of class ids, as seen by the segmenter; latents.npz has keys [N, 2] of
+    (target, sample), the z that each search began at, its last one and that of the lowest loss,
+    and losses.
     """
     forward = Forward(generator, "z", tuple(segmenter.taps), True, search.truncation_psi)
     size, keys = targets.shape[-1], list(np.ndindex(len(targets), samples))
@@ -40,7 +42,7 @@ def sample_like(
             mask = segmenter.logits(rendered, size).argmax(1).to(torch.uint8).cpu().numpy()[0]
         image = to_uint8(rendered.images, generator.resolution)[0].transpose(1, 2, 0)
         _write_png(folder / f"{target}_{sample}.png", image)
-        _write_png(folder / f"{target}_{sample}_mask.png", mask)
+        write_mask(folder / f"{target}_{sample}_mask.png", mask, segmenter.classes)
         results = {"z_before": z_0, "z_last": found.last, "z_best": found.best}
         results["losses"] = found.losses.T
         for name, values in results.items():

@@ -14,11 +14,13 @@ from jaxtyping import Float, UInt8
 from pipeline.arrays import write_group
 from pipeline.editing import agreement
 from pipeline.editing.color import diversity
-from pipeline.editing.sampling import MOMENTS, Found, Method
+from pipeline.editing.sampling import Found
+from pipeline.editing.sampling_pieces import LOOKED_AT, MOMENTS, Method
 from pipeline.fewshot import statistics, write_table
 from pipeline.files import write_json
 
 WHO = ("own", "teacher", "judge")
+SEEN = {"own": MOMENTS, "teacher": LOOKED_AT, "judge": LOOKED_AT}  # moments by who labels
 
 Arrays = Mapping[str, np.ndarray]  # of a method, [target, sample, ...]
 Targets = UInt8[np.ndarray, "target size size"]
@@ -37,8 +39,8 @@ def rows(found: Found, targets: Targets, num_classes: int) -> list[dict]:
     """A table row a method, sample, moment and network: the agreement in percent."""
     table = []
     for method, arrays in found.methods.items():
-        for moment in MOMENTS:
-            for who in WHO:
+        for who, moments in SEEN.items():
+            for moment in moments:
                 values = eq7(arrays, who, moment, targets, num_classes)
                 for (target, sample), value in np.ndenumerate(values):
                     table.append(
@@ -63,7 +65,7 @@ def scores(group: Sequence[Arrays], who: str, targets: Targets, classes: Sequenc
     standard deviation and largest deviation over refits.
     """
     found: dict = {}
-    for moment in MOMENTS:
+    for moment in SEEN[who]:
         counts = [
             agreement.count(arrays[f"{who}_{moment}"], targets, len(classes)) for arrays in group
         ]
@@ -110,19 +112,21 @@ def differences(
     """Paired differences of agreement_eq7 with intervals over targets.
 
     `after_minus_before`: what the search adds to the choice among candidates. `minus_teacher`: what
-    a method is above the network in the loop, on the same targets and candidates.
+    a method is above the network in the loop, on the same targets, samples and candidates.
     """
 
-    def values(name: str, moment: str) -> np.ndarray:
-        each = [eq7(a, who, moment, targets, num_classes).mean(1) for a in together[name]]
-        return np.mean(each, 0)
+    def values(name: str, moment: str, samples: int | None = None) -> np.ndarray:
+        each = [eq7(a, who, moment, targets, num_classes)[:, :samples] for a in together[name]]
+        return np.mean([one.mean(1) for one in each], 0)
+
+    paired = together["teacher"][0]["losses"].shape[1]
 
     found: dict = {"after_minus_before": {}, "minus_teacher": {}}
     for name in together:
         gain = values(name, "last") - values(name, "before")
         found["after_minus_before"][name] = agreement.summary(gain)
         if name != "teacher":
-            lead = values(name, "last") - values("teacher", "last")
+            lead = values(name, "last", paired) - values("teacher", "last")
             found["minus_teacher"][name] = agreement.summary(lead)
     return found
 
@@ -130,7 +134,7 @@ def differences(
 def spread(group: Sequence[Arrays]) -> dict:
     """Mean CIELAB distance among the samples of one target, before and after the search."""
     found = {}
-    for moment in MOMENTS:
+    for moment in LOOKED_AT:
         each = [diversity(images) for arrays in group for images in arrays[f"images_{moment}"]]
         mean = float(np.mean(each))
         found[moment] = None if np.isnan(mean) else round(mean, 3)
@@ -157,7 +161,8 @@ def report(found: Found, targets: Targets, classes: Sequence[str]) -> dict:
     """All scores as a JSON value: by network, then by method."""
     together = groups(found)
     result: dict = {"targets": len(targets)}
-    result["samples"] = next(iter(found.methods.values()))["losses"].shape[1]
+    counts = {m.name: arrays["losses"].shape[1] for m, arrays in found.methods.items()}
+    result |= {"samples": counts["lse"], "teacher_samples": counts["teacher"]}
     result["diversity_cielab"] = {name: spread(group) for name, group in together.items()}
     result["by_learning_rate"] = courses(found, targets, len(classes))
     for who in WHO:

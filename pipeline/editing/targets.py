@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 
+from pipeline.editing.mask_files import read_mask
 from pipeline.errors import InputError
 from pipeline.generators.base import Generator
 from pipeline.images import to_float, to_uint8
@@ -17,52 +17,20 @@ from pipeline.teachers import Teacher
 BLOCK = 4_000_000  # the seeds after those of a study's four splits
 
 
-def read_mask(
-    path: str | Path,
-    num_classes: int,
-    size: int | None = None,  # px that it must have; None: any square
-) -> UInt8[np.ndarray, "size size"]:
-    """A mask from a PNG of one channel, whose pixel value (palette index) is the class id."""
-    try:
-        with Image.open(path) as file:
-            mode, ids = file.mode, np.asarray(file)
-    except (FileNotFoundError, OSError) as error:
-        raise InputError(f"{path}, which is no image", "a PNG mask", "name a mask") from error
-    if mode not in {"L", "P"}:
-        raise InputError(
-            f"mask {path} of mode {mode}",
-            "one channel of class ids: an indexed (P) or gray (L) PNG",
-            "export the mask with a palette, not in colors",
-        )
-    if ids.shape[0] != ids.shape[1] or (size is not None and len(ids) != size):
-        raise InputError(
-            f"mask {path} of {ids.shape[1]}x{ids.shape[0]} px",
-            "a square" if size is None else f"{size}x{size} px",
-            "resize it without interpolation",
-        )
-    if ids.max() >= num_classes:
-        raise InputError(
-            f"mask {path} with id {ids.max()}",
-            f"ids 0-{num_classes - 1}",
-            "map the palette to the label space first",
-        )
-    return ids.astype(np.uint8)
-
-
 def read_masks(
-    paths: Sequence[str | Path], num_classes: int, size: int | None = None
+    paths: Sequence[str | Path], classes: Sequence[str], size: int | None = None
 ) -> UInt8[np.ndarray, "target size size"]:
     """Masks of one size, each from its own PNG."""
     masks: list[np.ndarray] = []
     for path in paths:
-        masks.append(read_mask(path, num_classes, len(masks[0]) if masks else size))
+        masks.append(read_mask(path, classes, len(masks[0]) if masks else size))
     if not masks:
         raise InputError("no target", "at least one mask", "name a PNG mask, or a folder of them")
     return np.stack(masks)
 
 
 def folder_masks(
-    folder: str | Path, num_classes: int, size: int, count: int
+    folder: str | Path, classes: Sequence[str], size: int, count: int
 ) -> UInt8[np.ndarray, "target size size"]:
     """The first `count` masks `folder`/*.png, sorted by name."""
     paths = sorted(Path(folder).glob("*.png"))
@@ -72,7 +40,7 @@ def folder_masks(
             f"at least {count} *.png",
             "add masks or lower targets",
         )
-    return read_masks(paths[:count], num_classes, size)
+    return read_masks(paths[:count], classes, size)
 
 
 @torch.inference_mode()

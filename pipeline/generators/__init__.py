@@ -1,16 +1,25 @@
-"""Generators: one contract, one file per family; loaded from our own safetensors files."""
+"""Generators: one contract, one file per family; from our safetensors or a published checkpoint."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from pipeline.checkpoints import read_safetensors
+from pipeline.checkpoints.formats import read_checkpoint
 from pipeline.errors import InputError, choose
-from pipeline.generators import dcgan, mobile_stylegan
+from pipeline.generators import dcgan, mobile_stylegan, pggan, stylegan, stylegan2
 from pipeline.generators.base import Generator
+from pipeline.generators.foreign import convert_checkpoint
 
-FAMILIES = {"dcgan": dcgan.build, "mobile_stylegan": mobile_stylegan.build}
+FAMILIES = {
+    "dcgan": dcgan.build,
+    "pggan": pggan.build,
+    "stylegan": stylegan.build,
+    "stylegan2": stylegan2.build,
+    "mobile_stylegan": mobile_stylegan.build,
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TAP_SETS = ("all", "second_conv")  # second_conv: as the reference, of PGGAN and StyleGAN only
 
 
 def load_generator(
@@ -18,26 +27,69 @@ def load_generator(
     family: str | None = None,  # None: as the file says
     device: str | torch.device = "cpu",
     dtype: str = "float32",  # what synthesis computes in; the mapping stays float32
+    class_idx: int | None = None,  # of a conditional network
+    taps: str | None = None,  # all or second_conv; None: as the file says, else all
 ) -> Generator:
-    """Load a frozen generator, channels-last, from a file that fetch_checkpoint wrote."""
-    tensors, facts = read_safetensors(path)
-    family = family or facts.get("family")
-    if family is None:
-        raise InputError(
-            f"{path}, which names no family", f"one of {', '.join(FAMILIES)}", "pass family="
-        )
+    """Load a frozen generator, channels-last, from our safetensors or any supported checkpoint.
+
+    A file of another project (GenForce, rosinality, NVLabs: see docs/studies.md) is converted on
+    the way; fetch_checkpoint does that once for a study.
+    """
+    tensors, facts = read_generator(path, family, class_idx)
     compute = DTYPES[choose("dtype", dtype, DTYPES)]
+    family = choose("family", facts["family"], FAMILIES)
     try:
-        network = FAMILIES[choose("family", family, FAMILIES)](tensors)
+        network = FAMILIES[family](tensors)
     except KeyError as error:
         raise InputError(
             f"{path}, which lacks tensor {error}", f"a {family} checkpoint", "fetch it again"
         ) from error
+    if check_tap_set(family, taps or facts.get("tap_set", "all")) == "second_conv":
+        network.taps = tuple(tap for tap in network.taps if tap.name.endswith("_conv2"))
     network = network.eval().requires_grad_(False).to(device)
     network = network.to(memory_format=torch.channels_last)
     if compute is torch.bfloat16:
         _cast_synthesis(network, compute)
     return network
+
+
+def read_generator(
+    path: str | Path,
+    family: str | None = None,  # None: as the file says
+    class_idx: int | None = None,  # of a conditional network
+) -> tuple[dict[str, Tensor], dict]:
+    """Tensors under our names, and facts, among them the family, from any supported file."""
+    checkpoint = read_checkpoint(path)
+    facts = checkpoint.facts
+    given = family or facts.get("family")
+    if given is not None and checkpoint.format == "safetensors":
+        if class_idx is not None:
+            raise InputError(f"class_idx and {path}", "a conditional network", "drop class_idx")
+        return checkpoint.tensors, facts | {"family": given}
+    try:
+        tensors, facts = convert_checkpoint(checkpoint, FAMILIES, class_idx)
+    except InputError as error:
+        if checkpoint.format == "safetensors" and family is None:
+            raise InputError(
+                f"{path}, which names no family and is no known layout ({error.got})",
+                f"one of {', '.join(FAMILIES)}",
+                "pass family=",
+            ) from error
+        raise InputError(f"{path}: {error.got}", error.wanted, error.remedy) from error
+    if given not in (None, facts["family"]):
+        raise InputError(f"{path}, a {facts['family']}", f"a {given}", "change family")
+    return tensors, facts
+
+
+def check_tap_set(family: str, tap_set: str) -> str:
+    """The set of taps, if the family has it."""
+    if choose("taps", tap_set, TAP_SETS) == "second_conv" and family not in ("pggan", "stylegan"):
+        raise InputError(
+            f"taps second_conv of a {family}",
+            "a pggan or stylegan, of which the reference reads second convolutions only",
+            "use taps: all",
+        )
+    return tap_set
 
 
 def _cast_synthesis(network: Generator, dtype: torch.dtype) -> None:

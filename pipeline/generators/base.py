@@ -1,19 +1,22 @@
-"""The contract of every generator family: mapping, synthesis, taps."""
+"""The contract of every generator family: mapping, synthesis, taps, styles."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
-from pipeline.taps import Tap, find
+from pipeline.errors import InputError, choose
+from pipeline.taps import Style, Tap, find
+
+NOISE_MODES = ("const", "random", "none")
 
 
 class Generator(nn.Module, ABC):
     """A frozen image generator read through named taps.
 
-    Attributes: family, z_dim, w_dim, num_ws, resolution (px), taps in forward order.
+    Attributes: family, z_dim, w_dim, num_ws, resolution (px), taps and styles in forward order.
     """
 
     family: str
@@ -22,6 +25,7 @@ class Generator(nn.Module, ABC):
     num_ws: int
     resolution: int
     taps: tuple[Tap, ...]
+    styles: tuple[Style, ...] = ()  # none: a family that has no scales to edit
     w_avg: Tensor
 
     def mapping(
@@ -43,7 +47,7 @@ class Generator(nn.Module, ABC):
         self,
         ws: Float[Tensor, "sample num_ws w_dim"],
         stop_at: Tap | str | None = None,  # end after this tap; no image is made
-        noise_mode: str = "const",
+        noise_mode: str = "const",  # the checkpoint's noise; random (torch's generator); none
     ) -> Float[Tensor, "sample 3 height width"] | None:
         """Images [N, 3, R, R] float32, about [-1, 1]; None if the pass stopped at a tap."""
         if ws.shape[1:] != (self.num_ws, self.w_dim):
@@ -52,8 +56,7 @@ class Generator(nn.Module, ABC):
                 f"[N, {self.num_ws}, {self.w_dim}]",
                 "make ws by this generator's mapping",
             )
-        if noise_mode not in {"const", "none"}:
-            raise InputError(f"noise_mode {noise_mode!r}", "const or none", "choose one of these")
+        choose("noise_mode", noise_mode, NOISE_MODES)
         stop = None if stop_at is None else find(self.taps, getattr(stop_at, "name", stop_at)).name
         images = self.draw(ws.to(self.dtype), stop, noise_mode)
         return None if images is None else images.float().contiguous()
@@ -67,6 +70,17 @@ class Generator(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.w_avg.device
+
+    def scaled_map(
+        self,
+        style: Style,
+        features: Mapping[str, Tensor],  # of all taps, as a pass recorded them
+        scales: Mapping[str, Tensor],  # of all styles, of the same pass
+    ) -> Float[Tensor, "sample channel height width"]:
+        """The map that a style scales: the input of its modulated convolution."""
+        if style.tap is None:
+            raise NotImplementedError(f"{self.family} says not what {style.name} scales")
+        return features[style.tap]
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ The published network is exported with its demodulation folded into constant poi
 """
 
 import math
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.generators.base import Generator
-from pipeline.taps import Tap
+from pipeline.pointwise import product, to_map, to_pixels
+from pipeline.taps import Style, Tap
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -20,16 +22,43 @@ def inverse_haar(x: Tensor) -> Tensor:
     The first c channels are the low band L; channel c + 3i + k is detail k of channel i, with k = 0
     vertical V, 1 horizontal U, 2 diagonal D. out[2h+p, 2w+q] = L + s_p V + s_q (U + s_p D), with
     s_0 = 1 and s_1 = -1; the transform's factor 1/2 is left to the caller, who scales x anyway.
-    Works on the channels-last view, so no transpose is paid for.
     """
-    num, channels, height, width = x.shape
-    c = channels // 4
-    x = x.permute(0, 2, 3, 1)
-    low, (vertical, horizontal, diagonal) = x[..., :c], x[..., c:].unflatten(-1, (c, 3)).unbind(-1)
-    top, bottom = low + vertical, low - vertical
-    left, right = horizontal + diagonal, horizontal - diagonal
-    rows = [torch.stack([r + s, r - s], 3) for r, s in ((top, left), (bottom, right))]
-    return torch.stack(rows, 2).view(num, 2 * height, 2 * width, c).permute(0, 3, 1, 2)
+    return _InverseHaar.apply(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _InverseHaar(torch.autograd.Function):
+    """[N, H, W, 4c] to [N, 2H, 2W, c] and, backwards, its transpose; each value is written once."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        num, height, width, channels = x.shape
+        out = x.new_empty(num, 2 * height, 2 * width, channels // 4)
+        low, vertical, horizontal, diagonal = _bands(x)
+        rows = (low + vertical, horizontal + diagonal), (low - vertical, horizontal - diagonal)
+        for p, (even, odd) in enumerate(rows):
+            torch.add(even, odd, out=out[:, p::2, 0::2])
+            torch.sub(even, odd, out=out[:, p::2, 1::2])
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        num, height, width, channels = gradient.shape
+        out = gradient.new_empty(num, height // 2, width // 2, 4 * channels)
+        low, vertical, horizontal, diagonal = _bands(out)
+        (a, b), (c, d) = ([gradient[:, p::2, q::2] for q in (0, 1)] for p in (0, 1))
+        top, bottom = a + b, c + d
+        torch.add(top, bottom, out=low)
+        torch.sub(top, bottom, out=vertical)
+        top, bottom = a - b, c - d
+        torch.add(top, bottom, out=horizontal)
+        torch.sub(top, bottom, out=diagonal)
+        return out
+
+
+def _bands(x: Tensor) -> tuple[Tensor, ...]:
+    """The bands L, V, U, D of [N, H, W, 4c], each [N, H, W, c]."""
+    c = x.shape[-1] // 4
+    return x[..., :c], *x[..., c:].unflatten(-1, (c, 3)).unbind(-1)
 
 
 class Modulation(nn.Module):
@@ -71,12 +100,19 @@ class StyledConv(nn.Module):
             kernel = kernel * style.view(-1, 1, 1, 1)
         elif style is not None:
             x = x * style
-        if kernel is not None:
+        if kernel is None:
+            shape, pixels = x.shape, to_pixels(self.conv(x))
+        else:
             x = F.conv2d(x, kernel, padding=1, groups=len(kernel))
-        x = self.conv(x)
+            weight, bias = self.conv.weight[..., 0, 0], self.conv.bias
+            shape, pixels = x.shape, product(to_pixels(x), weight, bias)
         if noise_mode == "const":
-            x = x.add_(self.noise.to(x.dtype))
-        return F.leaky_relu_(x, 0.2)
+            noise = self.noise.to(x.dtype).flatten().repeat(len(x))
+            pixels = pixels.add_(noise[:, None])
+        elif noise_mode == "random":  # the file holds strength times unit noise
+            strength = self.noise.square().mean().sqrt().to(x.dtype)
+            pixels = pixels.add_(torch.randn_like(pixels[:, :1]) * strength)
+        return to_map(F.leaky_relu_(pixels, 0.2), shape)
 
 
 class Block(nn.Module):
@@ -127,6 +163,29 @@ class MobileStyleGAN(Generator):
                 for k in (1, 2)
             ),
         )
+        self.styles = tuple(self._styles(widths))
+
+    def _styles(self, widths: tuple[int, ...]) -> Iterator[Style]:
+        """One a row of ws, in the rows' order."""
+        yield Style("4px_style", "conv.modulation", widths[0], 4, None)
+        for level, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            before, px, at = self.taps[2 * level].name, 8 * 2**level, f"layers.{level}"
+            yield Style(f"{px}px_up_style", f"{at}.up", i, px // 2, before)
+            yield Style(f"{px}px_conv1_style", f"{at}.conv1.modulation", i // 4, px, None)
+            yield Style(f"{px}px_conv2_style", f"{at}.conv2.modulation", o, px, f"{px}px_conv1")
+        last = self.taps[-1]
+        yield Style("to_img_style", "to_img_modulation", widths[-1], last.resolution, last.name)
+
+    def scaled_map(
+        self, style: Style, features: Mapping[str, Tensor], scales: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The const, a tap, or the upsampled map, which `draw` scales before it upsamples."""
+        if style.name == "4px_style":
+            return self.const.expand(len(scales["4px_style"]), -1, -1, -1)
+        if style.tap is None:
+            up = next(s for s in self.styles if s.name == style.name.replace("conv1", "up"))
+            return inverse_haar(features[up.tap] * scales[up.name] / 2)
+        return features[style.tap]
 
     @property
     def style_weights(self) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pipeline.checkpoints.openvino import Graph
@@ -10,9 +9,7 @@ from pipeline.checkpoints.torchzip import read_torch
 from pipeline.checkpoints.wheels import read_member
 from pipeline.errors import choose
 from pipeline.generators import FAMILIES, dcgan, mobile_stylegan
-from pipeline.latents import sample_z
-
-W_AVG_SAMPLES = 10_000
+from pipeline.generators.foreign import facts_of, measured_average
 
 
 def _mobile_stylegan(wheel: Path) -> dict[str, Tensor]:
@@ -36,24 +33,7 @@ LICENSES = {
 
 
 def convert(family: str, wheel: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and facts of a generator family from its wheel.
-
-    w_avg, which no file carries, is the mean of w over 10,000 z with seeds 0-9,999, summed in
-    float64 and so the same everywhere to float32 rounding.
-    """
+    """Tensors and facts of a family from its wheel; w_avg, which none has, is measured."""
     tensors = CONVERTERS[choose("family", family, CONVERTERS)](wheel)
-    if family == "mobile_stylegan":
-        tensors["w_avg"] = torch.zeros(tensors["mlp.0.weight"].shape[0])
-    generator = FAMILIES[family](tensors).double().eval()
-    if family == "mobile_stylegan":
-        z = torch.from_numpy(sample_z(range(W_AVG_SAMPLES), generator.z_dim)).double()
-        with torch.inference_mode():
-            tensors["w_avg"] = generator.style(z).mean(0).float()
-    facts = {
-        "family": family,
-        "license": LICENSES[family],
-        "resolution": generator.resolution,
-        "num_ws": generator.num_ws,
-        "taps": [vars(tap) for tap in generator.taps],
-    }
-    return tensors, facts
+    generator = FAMILIES[family](measured_average(tensors, FAMILIES[family]))
+    return tensors, facts_of(generator) | {"license": LICENSES[family]}

@@ -23,6 +23,10 @@ def model_card(name: str, facts: Mapping, size: int) -> str:
     }
     count = {part: value["images"] for part, value in scores.items()}
     part = {"all": "", "first": " (their first half)", "second": " (their second half)"}
+    origin, start = "", ""
+    if "start" in facts:
+        origin = f"Goes on from `{facts['start']}` (sha256 `{facts['start_sha256']}...`). "
+        start = f" \\\n      --start {facts['start']}"
     total = facts["train"] + facts["validation"] + facts["test"]
     return f"""# {name}
 
@@ -43,12 +47,12 @@ first, which is what a 64 px generator gives the network to read.
 
 {markdown(table.reset_index())}
 
-**Training.** {facts["steps"]} + {facts["polish"]} steps of {facts["batch"]} images, AdamW, peak
-learning rate {facts["learning_rate"]}, seed {facts["seed"]}; flips swap left and right; rotation,
-scale, shift, color, low resolution, noise and occlusion are random; images with rare classes are
-drawn up to five times as often; cross-entropy weighted by frequency^-0.25, plus Dice; the moving
-average of the weights is kept. The second number is a phase that starts from that average, at a
-quarter of the rate, with half the augmentation and no class weights.
+**Training.** {origin}{facts["steps"]} + {facts["polish"]} steps of {facts["batch"]} images, AdamW,
+peak learning rate {facts["learning_rate"]}, seed {facts["seed"]}; flips swap left and right;
+rotation, scale, shift, color, low resolution, noise and occlusion are random; images with rare
+classes are drawn up to five times as often; cross-entropy weighted by frequency^-0.25, plus Dice;
+the moving average of the weights is kept. The second number is a phase that starts from that
+average, at a quarter of the rate, with half the augmentation and no class weights.
 
 **Retrain** on any folder with `images/*` and `masks/*.png` (one channel, ids 0-18):
 
@@ -57,5 +61,5 @@ quarter of the rate, with half the augmentation and no class weights.
       --train {facts["train"]} --validation {facts["validation"]} --test {facts["test"]} \\
       --steps {facts["steps"]} --batch {facts["batch"]} --seed {facts["seed"]} \\
       --polish {facts["polish"]} \\
-      --learning_rate {facts["learning_rate"]} --device auto
+      --learning_rate {facts["learning_rate"]} --device auto{start}
 """

@@ -27,7 +27,8 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     band: Sequence[float] | None = None
-    dashed: bool = False  # for numbers that are not ours
+    dashed: bool = False  # for numbers that are not ours, and for controls
+    like: str | None = None  # name of a line whose color and marker it shares; None: its own
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,22 @@ class Panel:
     y: str
     lines: Mapping[str, Line]
     log_x: bool = False
+    log_y: bool = False
     ticks: Sequence[float] | None = None  # of x; None: matplotlib's own
 
 
-def line_figure(path: Path, panels: Sequence[Panel]) -> None:
-    """Draw the panels side by side, each with its own legend."""
+def line_figure(path: Path, panels: Sequence[Panel], one_legend: bool = False) -> None:
+    """Draw the panels side by side, each with its own legend, or narrower with one legend below.
+
+    One legend is for panels of the same lines.
+    """
     plt = _pyplot()
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.8), squeeze=False)
+    size = (3.3 * len(panels), 4.2) if one_legend else (5.2 * len(panels), 3.8)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
-        for index, (name, line) in enumerate(panel.lines.items()):
-            color, marker = STYLES[index % len(STYLES)]
+        names = list(panel.lines)
+        for name, line in panel.lines.items():
+            color, marker = STYLES[names.index(line.like or name) % len(STYLES)]
             style = {"linestyle": "--" if line.dashed else "-", "linewidth": 1.4}
             axis.plot(line.x, line.y, color=color, marker=marker, markersize=4, label=name, **style)
             if line.band is not None:
@@ -63,32 +70,62 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
                 axis.tick_params(which="minor", labelsize=7)
             else:
                 axis.xaxis.set_minor_formatter(lambda value, _: "")
+        if panel.log_y:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         if panel.ticks is not None:
             axis.set_xticks(panel.ticks, [f"{t:g}" for t in panel.ticks])
             axis.minorticks_off()
         axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
         axis.grid(color="#dddddd", linewidth=0.6)
-        axis.legend(fontsize=8, frameon=False)
-    figure.tight_layout()
+        if not one_legend:
+            axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.2 if one_legend else 0, 1, 1))
+    if one_legend:
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower center", ncols=len(panels), frameon=False)
     _save(figure, path)
 
 
 def confusion_figure(path: Path, shares: np.ndarray, classes: Sequence[str]) -> None:
     """A heat map of shares [target, predicted] in percent, every cell from 1 % up written out."""
+    words = {(i, j): f"{100 * v:.0f}" for (i, j), v in np.ndenumerate(shares) if v >= 0.01}
+    labels = "predicted", "teacher", "% of the class's pixels"
+    _heat_figure(path, 100 * shares, 100, words, classes, labels)
+
+
+def cosine_figure(path: Path, cosines: np.ndarray, classes: Sequence[str]) -> None:
+    """A heat map of mean cosines [class, class], every cell written out, row maxima framed."""
+    words = {at: f"{v:.2f}".replace("0.", ".") for at, v in np.ndenumerate(cosines) if v == v}
+    labels = "class", "class", "mean cosine; framed: the largest of a row"
+    largest = np.where(np.isnan(cosines), -np.inf, cosines).argmax(1)
+    framed = [(row, int(k)) for row, k in enumerate(largest) if not np.isnan(cosines[row, k])]
+    _heat_figure(path, cosines, float(np.nanmax(cosines)), words, classes, labels, framed)
+
+
+def _heat_figure(
+    path: Path,
+    values: np.ndarray,
+    top: float,  # of the color scale, which begins at 0
+    words: Mapping[tuple[int, int], str],  # in cells
+    classes: Sequence[str],
+    labels: tuple[str, str, str],  # of x, y and the color bar
+    framed: Sequence[tuple[int, int]] = (),
+) -> None:
     plt = _pyplot()
     side = 0.42 * len(classes) + 1.6
     figure, axis = plt.subplots(figsize=(side + 0.8, side))
-    picture = axis.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
+    picture = axis.imshow(values, cmap="cividis", vmin=0, vmax=top)
     axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(classes)), classes, fontsize=8)
-    axis.set(xlabel="predicted", ylabel="teacher")
-    for (row, column), share in np.ndenumerate(shares):
-        if share >= 0.01:
-            color = "white" if share < 0.55 else "black"
-            axis.text(
-                column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color
-            )
-    figure.colorbar(picture, ax=axis, label="% of the class's pixels", shrink=0.8)
+    axis.set(xlabel=labels[0], ylabel=labels[1])
+    for (row, column), word in words.items():
+        color = "white" if values[row, column] < 0.55 * top else "black"
+        axis.text(column, row, word, ha="center", va="center", fontsize=7, color=color)
+    for row, column in framed:
+        frame = {"fill": False, "edgecolor": "#d55e00", "linewidth": 1.8}
+        axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
+    figure.colorbar(picture, ax=axis, label=labels[2], shrink=0.8)
     figure.tight_layout()
     _save(figure, path)
 

@@ -134,7 +134,7 @@ def _rows(study: str, found: Mapping[str, Mapping]) -> Iterator[dict]:
 
 
 def draw_study(pictures: Path, figure: Path, most: int) -> None:
-    """Figure 5 from what edit_semantics wrote: the first case of each edit, at most so many."""
+    """Figure 5 from what measure_editing wrote: the first case of each edit, at most so many."""
     group = Group(pictures)
     shown = one_case_an_edit(group.attributes["cases"], most)
     names = [f"cases/{n}" for n in ("images", "masks", "strokes", "targets")]
@@ -150,7 +150,7 @@ def draw_study(pictures: Path, figure: Path, most: int) -> None:
 
 def editing_figure(
     path: Path,
-    arrays: Mapping[str, np.ndarray],  # {group/name: [case, ...]}, as edit_semantics writes them
+    arrays: Mapping[str, np.ndarray],  # {group/name: [case, ...]}, as measure_editing writes them
     cases: Sequence[Sequence],  # edit, row, seed of each
     methods: Sequence[str],
     classes: list[str],

@@ -64,9 +64,13 @@ class Column:
 
 
 def grid_figure(
-    path: Path, columns: Sequence[Column], rows: Sequence[str], classes: Sequence[str]
+    path: Path,
+    columns: Sequence[Column],
+    rows: Sequence[str],
+    classes: Sequence[str],
+    note: str = "",
 ) -> None:
-    """Draw pictures side by side, a titled row each; a legend of the classes below."""
+    """Draw pictures side by side, a titled row each; a legend of the classes, or a note, below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -76,8 +80,11 @@ def grid_figure(
     inch, words = 1.35, 0.2 * any(column.captions is not None for column in columns)
     tall = columns[0].pictures.shape[1] / columns[0].pictures.shape[2]
     left = 0.2 + 0.17 * max(row.count("\n") + 1 for row in rows)  # for the rows' titles
-    width, step, legend = inch * len(columns) + left, tall * inch + words, 0.62
-    height = step * len(rows) + 0.3 + legend
+    width, step = inch * len(columns) + left, tall * inch + words
+    lines = math.ceil(len(classes) / (width / 0.95))
+    legend = 0.22 + 0.2 * lines if classes else 0.32
+    top = 0.1 + 0.2 * max(column.title.count("\n") + 1 for column in columns)
+    height = step * len(rows) + top + legend
     figure, axes = plt.subplots(len(rows), len(columns), figsize=(width, height), squeeze=False)
     for i, (line, row) in enumerate(zip(axes, rows, strict=True)):
         for axis, column in zip(line, columns, strict=True):
@@ -90,12 +97,14 @@ def grid_figure(
                 axis.set_xlabel(column.captions[i], fontsize=9, labelpad=2)
         line[0].set_ylabel(row, fontsize=9)
     patches = [Patch(facecolor=COLORS[c], edgecolor="#888888", label=c) for c in classes]
-    across = math.ceil(len(classes) / math.ceil(len(classes) / (width / 0.95)))
-    figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=9, frameon=False)
+    if patches:
+        across = math.ceil(len(classes) / lines)
+        figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=9, frameon=False)
+    figure.text(0.5, 0.08 / height, note, ha="center", fontsize=9)
     figure.subplots_adjust(
         left=left / width,
         right=0.998,
-        top=1 - 0.3 / height,
+        top=1 - top / height,
         bottom=(legend + words) / height,
         wspace=0.03,
         hspace=0.03 + words / (tall * inch),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from pipeline.errors import InputError
-from pipeline.reporting import directions, editing, fewshot, sampling, tables
+from pipeline.reporting import directions, editing, fewshot, geometry, sampling, tables
 
 RESULTS = {
     "study": "study",
@@ -50,7 +50,7 @@ def findings(metrics: tables.Metrics) -> list[str]:
     lines = []
     for study, files in metrics.items():
         for describe in (
-            *(_to_nse, _to_control, _to_selection, _to_full, _to_random),
+            *(_to_nse, _to_control, geometry.findings, _to_selection, _to_full, _to_random),
             *(_to_sampling, _to_editing, directions.findings),
         ):
             lines += [f"`{study}`: {line}" for line in describe(files)]

@@ -27,8 +27,8 @@ TABLE_3 = f"""{JUDGE_FIRST} before: of the candidates, the one that the method i
 after: its last z. Few-shot LSEs: mean over refits on other samples, standard deviation (± sd) and
 largest deviation from the mean (what the paper prints as ±). class mean: the reference's order,
 per class over all samples first. diversity: mean CIELAB distance of the samples of a target; a
-search that ends in one picture would have 0. The paper's column: StyleGAN2-FFHQ, its teacher's
-masks, other targets."""
+search that ends in one picture would have 0. Where the teacher in the loop has fewer samples, they
+are the first ones. The paper's column: StyleGAN2-FFHQ, its teacher's masks, other targets."""
 
 RATES = """Agreement (eq 7) in % after so many steps of the search, LSE in the loop, one sample of
 each of a few targets: enough to choose a learning rate, too few for more. "the LSE itself" is what
@@ -75,7 +75,8 @@ def agreement_table(metrics: Metrics) -> pd.DataFrame:
             continue
         for method in methods(found):
             row = {"study": study, "method": title_of(method)}
-            row |= {"targets": found["targets"], "samples": found["samples"]}
+            samples = "teacher_samples" if method == "teacher" else "samples"
+            row |= {"targets": found["targets"], "samples": found[samples]}
             for who in ("judge", "teacher"):
                 row |= _agreement(who, found[f"masks_by_{who}"][method])
             spread = found["diversity_cielab"][method]

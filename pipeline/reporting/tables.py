@@ -161,7 +161,7 @@ def _per_class(value: Mapping, protocol: str) -> dict:
     return in_order(value[protocol]["per_class"]) | {"mean without bg": value[protocol]["mean"]}
 
 
-def in_order(per_class: Mapping[str, float]) -> dict[str, float]:
+def in_order(per_class: Mapping[str, float | None]) -> dict[str, float | None]:
     """Scores per class in the order of the label spaces; JSON sorts them by name."""
     return {c: per_class[c] for c in [*COLORS, *per_class] if c in per_class}
 

@@ -1,0 +1,25 @@
+"""A checkpoint of any supported format becomes a description: family, taps, and a study's cost."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def inspect_checkpoint(
+    file: Path,
+    *,
+    class_idx: int | None = None,
+    samples: int = 528,  # as of the study ffhq
+    json: bool = False,
+) -> None:
+    """Say what a file holds, try one sample, and estimate what a study of it takes."""
+    from json import dumps
+
+    from pipeline.inspection import inspect_checkpoint, report
+
+    found = inspect_checkpoint(file, class_idx, samples)
+    print(dumps(found, indent=1) if json else report(found))
+
+
+if __name__ == "__main__":
+    run(inspect_checkpoint)

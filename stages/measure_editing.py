@@ -1,0 +1,70 @@
+"""Scripted edits by color, by the teacher and by extractors, scored by the judge."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def measure_editing(
+    checkpoint: Path,
+    latents: Path,
+    images: Path,
+    masks: Path,
+    extractor: Path,
+    fewshot: Path,
+    teacher: Path,
+    judge: Path,
+    edits: Path,
+    edited: Path,
+    metrics: Path,
+    *,
+    kinds: list[str],
+    samples: int,
+    rows: int,
+    space: str,
+    steps: int,
+    learning_rate: float,
+    near: float,
+    prior: float,
+    truncation_psi: float,
+    loop_tap_resolution: int,
+    success_iou: float,
+    success_lab: float,
+    compute: str,
+    device: str,
+    more_edits: Path | None = None,  # a user's own, all of which are taken
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Edit the first test samples that each edit applies to; write scores, pictures and vectors."""
+    from shutil import rmtree
+
+    from pipeline.devices import pick_device
+    from pipeline.editing.cases import Setup, open_samples
+    from pipeline.editing.edit_files import read_edits, select_edits
+    from pipeline.editing.semantic import Rule
+    from pipeline.editing.study import Success, run_study, write_study
+    from pipeline.files import write_json
+
+    chosen = select_edits(read_edits(edits), kinds) + (read_edits(more_edits) if more_edits else [])
+    source = open_samples(latents, images, masks, checkpoint, rows)
+    setup = Setup(
+        str(checkpoint),
+        str(teacher),
+        str(judge),
+        source.size,
+        {"fewshot": str(fewshot), "full": str(extractor)},
+        loop_tap_resolution,
+        Rule(space, steps, learning_rate, near, prior, truncation_psi),
+        source.labels,
+        compute,
+        pick_device(device),
+    )
+    success, parts = Success(success_iou, success_lab), edited.with_name(f"{edited.name}.partial")
+    study = run_study(setup, chosen, source, samples, success, parts, workers)
+    write_study(edited, study, checkpoint)
+    write_json(metrics, study.report)
+    rmtree(parts)  # it served a killed run
+
+
+if __name__ == "__main__":
+    run(measure_editing)

@@ -1,0 +1,64 @@
+"""How classes lie in the features: centers and cosines, and what each tap knows on its own."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def measure_geometry(
+    checkpoint: Path,
+    latents: Path,
+    masks: Path,
+    pixels: Path,
+    extractor: Path,
+    geometry: Path,
+    metrics: Path,
+    *,
+    pixel_budget: int,
+    l2: list[float],
+    iterations: int,
+    layer_weight: float,
+    greedy_taps: int,
+    fair_pixels: int,
+    fair_pool: int,
+    fair_images: int,
+    shown: int,
+    seed: int,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Measure class centers, fair cosines and sets of taps; write scores, and masks to show."""
+    from pipeline.arrays import write_group
+    from pipeline.devices import pick_device
+    from pipeline.extractors import load_extractor
+    from pipeline.features import Source
+    from pipeline.fewshot import open_study, timed
+    from pipeline.files import write_json
+    from pipeline.geometry_study import Settings, measure_geometry
+    from pipeline.stores import open_store
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    store = open_store(pixels)
+    study = open_study(source, str(masks), store.plan.facts)
+    sizes = Settings(
+        pixel_budget,
+        tuple(l2),
+        iterations,
+        layer_weight,
+        greedy_taps,
+        fair_pixels,
+        fair_pool,
+        fair_images,
+        shown,
+        seed,
+        workers,
+    )
+    lse = load_extractor(extractor)
+    (report, pictures), cost = timed(measure_geometry, study, store, lse, sizes)
+    write_group(geometry, pictures, {"classes": study.classes})
+    write_json(metrics, report | cost)
+
+
+if __name__ == "__main__":
+    run(measure_geometry)

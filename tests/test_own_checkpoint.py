@@ -1,0 +1,256 @@
+"""A user's own checkpoint: described, fetched as a study's, and taken through the pipeline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from foreign import golden, nvlabs_bytes, nvlabs_network, part, torch_bytes
+
+from pipeline.arrays import Group
+from pipeline.checkpoints import read_safetensors
+from pipeline.errors import InputError
+from pipeline.files import read_json, sha256
+from pipeline.generators import load_generator
+from pipeline.inspection import inspect_checkpoint, report
+from stages.cache_features import cache_features
+from stages.cache_pixels import cache_pixels
+from stages.evaluate_extractor import evaluate_extractor
+from stages.fetch_checkpoint import fetch_checkpoint
+from stages.fit_extractor import fit_extractor
+from stages.label_images import label_images
+from stages.sample_latents import sample_latents
+
+ROOT = Path(__file__).parents[1]
+WRITERS = {
+    "pggan": lambda: torch_bytes({"generator_smooth": part(golden("pggan"), "sd/")}),
+    "stylegan": lambda: torch_bytes({"generator_smooth": part(golden("stylegan"), "sd/")}),
+    "stylegan2": lambda: nvlabs_bytes(
+        nvlabs_network(part(golden("stylegan2_ada_nvlabs_32"), "sd/"))
+    ),
+}
+
+
+@pytest.fixture(params=WRITERS)
+def published(request, tmp_path):
+    """A published file of each family."""
+    path = tmp_path / f"{request.param}.bin"
+    path.write_bytes(WRITERS[request.param]())
+    return path
+
+
+def fetch(folder, file, **options):
+    checkpoint = folder / "checkpoint.safetensors"
+    fetch_checkpoint(checkpoint, file=file, sha256=sha256(file), **options)
+    return checkpoint
+
+
+def test_from_a_file_to_the_scores_of_an_extractor(tmp_path, published, teacher_weights):
+    """The stages' own functions, with the options of dvc.yaml, at toy size."""
+    checkpoint = fetch(tmp_path, published)
+    latents, images, masks = (tmp_path / f"{n}.zarr" for n in ("latents", "images", "masks"))
+    features, pixels = tmp_path / "features.json", tmp_path / "pixels.json"
+    where = {"compute": "float32", "device": "cpu", "workers": 1}
+    sample_latents(
+        checkpoint, latents, train=6, validation=3, test=3, pool=1, seed=1, truncation_psi=0.7
+    )
+    cache_features(
+        checkpoint,
+        latents,
+        features,
+        images,
+        label_size=32,
+        max_tap_resolution=16,
+        samples_per_shard=4,
+        stored="float16",
+        max_gib=1,
+        **where,
+    )
+    label_images(images, teacher_weights, masks, labels="celebamask15", device="cpu", workers=1)
+    cache_pixels(
+        checkpoint,
+        latents,
+        masks,
+        pixels,
+        pixels_per_sample=64,
+        samples_per_shard=4,
+        stored="int8",
+        align_corners=False,
+        max_gib=1,
+        **where,
+    )
+    extractors, metrics = tmp_path / "extractors", tmp_path / "metrics"
+    fit_extractor(
+        features,
+        masks,
+        pixels,
+        extractors,
+        metrics,
+        names=["lse", "nse2"],
+        solver="lbfgs",
+        l2=[0.01],
+        iterations=3,
+        pixel_budget=1000,
+        epochs=1,
+        nse2_width=4,
+        learning_rates=["nse2=0.01"],
+        steps=1,
+        batch=1,
+        window=16,
+        looks=1,
+        patience=1,
+        device="cpu",
+    )
+    evaluate_extractor(
+        checkpoint,
+        latents,
+        masks,
+        extractors,
+        tmp_path / "predictions",
+        metrics,
+        names=["lse", "nse2"],
+        **where,
+    )
+    generator = load_generator(published)
+    ws = torch.from_numpy(Group(latents).read("test", "ws"))
+    z = torch.from_numpy(Group(latents).read("test", "z"))
+    torch.testing.assert_close(ws, generator.mapping(z, 0.7), msg="the file itself gives these ws")
+    assert Group(images).read("test", "images").std() > 0
+    for name in ("lse", "nse2"):
+        found = read_json(metrics / f"{name}.json")["against_teacher"]
+        assert found["images"] == 3 and 0 < found["pixel_accuracy"] <= 100
+
+
+def test_fixed_noise_lies_in_the_fetched_file(tmp_path, published):
+    tensors, facts = read_safetensors(fetch(tmp_path, published))
+    noise = [value for name, value in tensors.items() if name.endswith("noise.map")]
+    generator = load_generator(published)
+    assert len(noise) == (0 if facts["family"] == "pggan" else len(generator.taps))
+    assert all(value.std() > 0 for value in noise)
+    assert facts["sha256"] == sha256(published) and facts["source"] == published.name
+
+
+def test_taps_of_a_study(tmp_path, published):
+    family = load_generator(published).family
+    if family == "stylegan2":
+        with pytest.raises(InputError, match="taps second_conv of a stylegan2"):
+            fetch(tmp_path, published, taps="second_conv")
+        return
+    generator = load_generator(fetch(tmp_path, published, taps="second_conv"))
+    assert [tap.name for tap in generator.taps] == [f"{r}px_conv2" for r in (4, 8, 16, 32)]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        pytest.param({"sha256": "0" * 64}, "wanted sha256 0000", id="another file"),
+        pytest.param({"file": Path("gone.pkl")}, "no file at gone.pkl", id="no file"),
+        pytest.param({"family": "pggan"}, "a stylegan2; wanted a pggan", id="another family"),
+        pytest.param({"package": "x", "version": "1", "family": "dcgan"}, "both", id="both"),
+        pytest.param({"file": None}, "neither", id="neither"),
+        pytest.param({"class_idx": 3}, "a network without classes", id="no classes"),
+    ],
+)
+def test_wrong_studies_get_a_sentence(tmp_path, options, message):
+    file = tmp_path / "x.pkl"
+    file.write_bytes(WRITERS["stylegan2"]())
+    with pytest.raises(InputError, match=message):
+        fetch_checkpoint(tmp_path / "out", **{"file": file, "sha256": sha256(file)} | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_found_beside_the_project(tmp_path, monkeypatch):
+    """A temporary experiment runs in a copy without untracked files; DVC_ROOT names the project."""
+    file = tmp_path / "project" / "weights" / "x.pkl"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(WRITERS["stylegan2"]())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    fetch_checkpoint(tmp_path / "out", file=Path("weights/x.pkl"), sha256=sha256(file))
+    assert load_generator(tmp_path / "out").family == "stylegan2"
+
+
+def test_inspection(published):
+    found = inspect_checkpoint(published, None, samples=1024)
+    generator = load_generator(published)
+    values = [c * h * w for tap in found["taps"] for c, h, w in [tap["shape"]]]
+    assert [tap["name"] for tap in found["taps"]] == [tap.name for tap in generator.taps]
+    assert [tap["bytes_per_sample"] for tap in found["taps"]] == [4 * v for v in values]
+    assert found["trial"]["finite"] and found["trial"]["image_std"] > 0
+    assert found["mapping_depth"] == (0 if generator.family == "pggan" else 4)
+    study = found["study"]
+    assert study["features_gib_by_max_tap_resolution"]["32"] == round(sum(values) / 2**20, 3)
+    assert study["pixels_gib"] == round(512 * sum(t.channels for t in generator.taps) / 2**20, 3)
+    text = report(found)
+    assert all(tap.name in text for tap in generator.taps) and "trial: finite" in text
+
+
+def test_inspection_says_when_an_image_is_not_finite(tmp_path):
+    tensors = part(golden("pggan"), "sd/")
+    tensors["output3.bias"] = tensors["output3.bias"] * float("nan")
+    path = tmp_path / "x"
+    path.write_bytes(torch_bytes(tensors))
+    assert "NOT FINITE" in report(inspect_checkpoint(path, None, 1))
+
+
+def test_inspection_as_a_command(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(WRITERS["pggan"]())
+    command = [sys.executable, "-m", "stages.inspect_checkpoint", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout)["family"] == "pggan"
+
+
+def documented_studies() -> dict[str, dict]:
+    """The params.yaml entries that docs/studies.md shows."""
+    text = (ROOT / "docs" / "studies.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    found = {}
+    for block in blocks:
+        found |= (yaml.safe_load(block) or {}).get("studies", {})
+    return found
+
+
+def test_documented_studies_have_the_keys_of_those_that_run():
+    studies = yaml.safe_load((ROOT / "params.yaml").read_text())["studies"]
+    shown = documented_studies()
+    assert len(shown) >= 2
+    wanted = {
+        name: set(value) for name, value in studies["ffhq"].items() if isinstance(value, dict)
+    }
+    for name, study in shown.items():
+        missing = studies["ffhq"].keys() - study.keys()
+        assert not missing, f"{name} lacks {missing}"
+        for section in wanted.keys() - {"load"}:
+            assert set(study[section]) == wanted[section], f"{name}, {section}"
+        options = set(study["load"])
+        assert options <= {"file", "sha256", "class_idx", "taps", "family"}
+
+
+def test_a_new_study_changes_no_cell_of_the_others(tmp_path):
+    """Every cell of a study names its own files, so DVC re-runs none of the others'."""
+    from dvc.repo import Repo
+
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    project = Repo.init(str(tmp_path))
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+
+    def cells() -> dict[str, tuple]:
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        found = Repo(str(tmp_path)).index.stages
+        return {
+            s.addressing: (s.cmd, sorted(map(str, s.deps)), sorted(map(str, s.outs))) for s in found
+        }
+
+    project.close()
+    before = cells()
+    name, study = next(iter(documented_studies().items()))
+    params["studies"][name] = study
+    after = cells()
+    assert {k: after[k] for k in before} == before
+    added = set(after) - set(before)
+    assert f"fetch_checkpoint@{name}" in added and all(name in cell for cell in added)
