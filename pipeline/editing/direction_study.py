@@ -122,26 +122,16 @@ def run_study(setup: Setup, plan: Plan, masks: Path, parts: Path, num_workers: i
     psi = Group(setup.source.latents).attributes.get("truncation_psi", 1.0)
     prober, known = Prober(setup, parts, num_workers), factor(setup, plan, psi)
     step = plan.step * known.spread.typical
-    report: dict = {
+    ranges, control = describe_ranges(prober, known, plan, step)
+    names = {f"{name}/sefa": value.pop("names") for name, value in ranges.items()}
+    report = {
         "settings": _settings(setup, plan, psi, step, known),
-        "ranges": {},
+        "ranges": ranges,
+        "equal_change": compare(prober, known, plan, next(iter(ranges)), step, control),
     }
-    control: dict[str, Changes] = {}
-    for name, one in known.ranges.items():
-        found = known.factors[name]
-        top = prober.changes(found.vectors[: plan.top], one.rows, step, f"directions of {name}")
-        control[name] = prober.changes(known.random, one.rows, step, f"random, {name}")
-        about = known.spread.along(found.vectors)
-        described = range_report(
-            found, about, top, control[name], setup.classes, plan.obvious, plan.shown
-        )
-        report["ranges"][name] = {"layers": len(one.layers)} | described
-    names = {f"{name}/sefa": value.pop("names") for name, value in report["ranges"].items()}
-    first = next(iter(known.ranges))
-    report["equal_change"] = compare(prober, known, plan, first, step, control[first])
     boundaries, report["boundaries"] = _boundaries(prober, known, plan, psi, masks)
     names["all/boundary"] = [one.trait for one in boundaries]
-    pictures, rows = traversals(setup, known, plan, report["ranges"])
+    pictures, rows = traversals(setup, known, plan, ranges)
     facts = {
         "generator": sha256(setup.source.checkpoint)[:16],
         "truncation_psi": psi,
@@ -149,6 +139,22 @@ def run_study(setup: Setup, plan: Plan, masks: Path, parts: Path, num_workers: i
         "names": names,
     }
     return Study(report, tensors(known, boundaries), facts, pictures, rows)
+
+
+def describe_ranges(
+    prober: Prober, known: Known, plan: Plan, step: float
+) -> tuple[dict[str, dict], Changes]:
+    """The report of every layer range, and what random directions change in the first one."""
+    described, controls = {}, []
+    for name, one in known.ranges.items():
+        factors = known.factors[name]
+        top = prober.changes(factors.vectors[: plan.top], one.rows, step, f"directions of {name}")
+        control = prober.changes(known.random, one.rows, step, f"random directions in {name}")
+        spread, classes = known.spread.along(factors.vectors), prober.setup.classes
+        report = range_report(factors, spread, top, control, classes, plan.obvious, plan.shown)
+        described[name] = {"layers": len(one.layers)} | report
+        controls.append(control)
+    return described, controls[0]
 
 
 def check_classes(setup: Setup, masks: Path) -> None:

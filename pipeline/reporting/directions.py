@@ -39,8 +39,8 @@ BOUNDARY_NOTE = """Cosine distance, 1 - |cos|, of the nearest direction to the n
 boundary between the samples that show least and most of a trait; its index; in parentheses its 95 %
 bootstrap interval. chance: of a normal that points anywhere. shuffled: of boundaries between groups
 drawn by chance, whose normals lie where w varies most, as all fitted ones do: the level to beat;
-p: their share that is as near. held out: Spearman of the position along the normal with the trait
-in the teacher's masks of the test split."""
+p: their share that is as near. a side: samples at either end. held out: Spearman of the position
+along the normal with the trait in the teacher's masks of the test split."""
 
 EQUAL_NOTE = """Each method's first directions at the one step where their mean image change is that
 of the column, so that no method wins by a longer step: what is left is where the change goes."""
@@ -132,6 +132,7 @@ def boundary_table(metrics: Metrics) -> pd.DataFrame:
         for trait, value in traits.items():
             for method in ("sefa", "pca"):
                 row = {"study": study, "trait": trait, "directions": METHODS[method]}
+                row["a side"] = value["samples"]
                 row["held out"] = value["held_out_spearman"]["mean"]
                 few = [name for name in value["methods"] if name.startswith(f"{method}, first ")]
                 for name in (method, *sorted(few, key=lambda n: int(n.split()[-1]))):
