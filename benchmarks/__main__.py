@@ -19,6 +19,7 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "solver": 80,
     "nse_rates": 40,
     "latent_step": 1,
+    "directions": 0.1,
     "clustering": 2,
     "fewshot_rule": 3,
     "fewshot": 30,

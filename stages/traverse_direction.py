@@ -43,7 +43,7 @@ def traverse_direction(
         compute,
         pick_device(device),
     )
-    write_strip(out, strip.ws, strip.images, strip.masks, classes, alphas, mask_size)
+    write_strip(out, strip.ws.cpu().numpy(), strip.images, strip.masks, classes, alphas, mask_size)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["studies"]["digiface"]["edits"] |= {"kinds": ["add_hat", "grow_hair"], "samples": 2}
     params["studies"]["digiface"]["edits"] |= {"rows": 16}
     params["measure_editing"] |= {"steps": 3}
+    params["studies"]["digiface"]["directions"] |= {"random": 4, "samples": 3, "color_samples": 2}
+    params["studies"]["digiface"]["directions"] |= {"boundary_samples": 40}
+    params["find_directions"] |= {"top": 4, "spread_samples": 200, "boundary_share": 0.1}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for wheel in (REPO / ".store" / "wheels").glob("*.whl"):
         (folder / ".store" / "wheels").mkdir(parents=True, exist_ok=True)
@@ -127,11 +130,13 @@ COMPARISONS = ("compare_extractors", "measure_controls", "measure_geometry")
 COMPARED = {f"{stage}@{STUDY}" for stage in COMPARISONS}
 FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
 CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "measure_editing")}
+DIRECTIONS = {f"find_directions@{STUDY}"}
 STYLED = {f"edit_style@{STUDY}"}  # a family without styles: it says so
 REPORTS = {"make_tables", f"make_figures@{STUDY}"}
 REFITTED = (
     FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | STYLED | REPORTS
 )
+REFITTED |= DIRECTIONS
 # pixel_budget is the LSE's: an NSE comes out the same, so its evaluation has nothing to do.
 PIXELS_REACH = REFITTED - {f"evaluate_extractor@{STUDY}-nse1"}
 
@@ -144,6 +149,7 @@ def test_the_first_run_makes_everything(project: Project):
     assert metrics["against_teacher"]["miou_dataset"]["per_class"]["skin"] > 50
     figures = project.folder / "reports/figures/digiface"
     names = ("masks", "training", "fewshot", "confusion", "sampling", "sampling_rates", "editing")
+    names += ("directions",)
     names += ("geometry", "cosines", "centers", "taps")
     for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000

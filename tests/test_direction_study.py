@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import toys
 from PIL import Image
 
-from pipeline.arrays import Group
+from pipeline.arrays import Group, write_group
 from pipeline.editing import direction_probes
 from pipeline.editing.direction_probes import Prober, measure, trait_names
 from pipeline.editing.direction_report import (
@@ -43,8 +44,12 @@ from pipeline.editing.traversal import Directions, Start, traverse_file
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
 from pipeline.features import Source
+from pipeline.files import read_json
 from pipeline.generators import load_generator
 from pipeline.reporting.directions import all_tables, draw_study, findings, write_strip
+from pipeline.reporting.tables import fold
+from stages.find_directions import find_directions
+from stages.traverse_direction import traverse_direction
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "directions.json").read_text())
 
@@ -170,7 +175,6 @@ def planted(count: int, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
         "effects": rng.normal(0, scale, (count, 6, len(names))),
         "mask_change": rng.uniform(0.1, 0.2, (count, 6)),
         "image_change": rng.uniform(1, 2, (count, 4)),
-        "color_change": rng.uniform(0, 1, (count, 4, 3)),
     }
 
 
@@ -362,8 +366,12 @@ def test_tables_findings_and_the_figure_are_made_of_a_report(study, written, tmp
     published = boundaries[boundaries["study"] == "paper: PGGAN Z"]
     pose = published[(published["directions"] == "SeFa") & (published["trait"] == "pose")]
     assert pose["distance"].item() == "0.04" and pose["index"].item() == "2"
+    folded = fold(pd.DataFrame({"x": [1.0, 2, np.nan], "x low": [0.5, *[np.nan] * 2], "x high": 3}))
+    assert folded["x"].tolist()[:2] == ["1.0 (0.5 to 3.0)", "2.0"], "none of a single sample"
+    assert folded["x"].isna()[2]
     lines = findings(metrics["toy"])
-    assert "0 by chance" in lines[0] and "(random: " in lines[1] and "shuffled groups" in lines[2]
+    words = ("0 by chance", "(random: ", "random directions ", "shuffled groups")
+    assert all(word in line for word, line in zip(words, lines[:4], strict=True))
     assert findings({}) == []
     draw_study(written / "pictures.zarr", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
@@ -379,6 +387,19 @@ def test_more_samples_than_there_are_is_refused(setup, samples, color_samples):
         open_setup(setup.source, Path(setup.extractor), 8, 32, samples, color_samples)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"top": 15}, "top 15; wanted at most 14"),  # more than w has dimensions
+        ({"random": 3}, "random 3; wanted at least 4"),  # two more than are compared
+        ({"ranges": ("0-9",)}, "layer range '0-9'"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(setup, masks, tmp_path, change, said):
+    with pytest.raises(InputError, match=said):
+        run_study(setup, replace(PLAN, **change), masks, tmp_path, 1)
+
+
 def test_files_of_two_studies_are_refused(setup, checkpoints, latents, written):
     foreign = Source(str(checkpoints["dcgan"]), str(latents["dcgan"]))
     with pytest.raises(InputError, match="name files of one study"):
@@ -387,6 +408,14 @@ def test_files_of_two_studies_are_refused(setup, checkpoints, latents, written):
         Directions(written / "directions.safetensors").check(checkpoints["dcgan"])
     with pytest.raises(InputError, match="which holds no directions"):
         Directions(setup.extractor)
+
+
+def test_masks_of_other_classes_are_refused(setup, tmp_path):
+    write_group(
+        tmp_path / "masks.zarr", {"test/masks": np.zeros((1, 4, 4), np.uint8)}, {"classes": ["a"]}
+    )
+    with pytest.raises(InputError, match="of classes a; wanted those of"):
+        run_study(setup, PLAN, tmp_path / "masks.zarr", tmp_path, 1)
 
 
 def traversal(setup, written, name="all/sefa/1", without=(), absolute=False, **start):
@@ -452,3 +481,19 @@ def test_a_direction_that_is_none_is_refused(written, name, wanted):
 def test_a_row_that_is_none_is_refused(setup, written):
     with pytest.raises(InputError, match="row 3 of test; wanted 0 to 2"):
         traversal(setup, written, latents=Path(setup.source.latents), row=3)
+
+
+def test_the_stage_and_the_tool_leave_whole_files(setup, masks, tmp_path):
+    options = vars(PLAN) | {"ranges": ["all"], "alphas": [-1.0, 0.0], "samples": 2}
+    options |= {"color_samples": 1, "max_tap_resolution": 8, "mask_size": 16}
+    source = setup.source
+    inputs = Path(source.checkpoint), Path(source.latents), masks, Path(setup.extractor)
+    outs = tmp_path / "toy", tmp_path / "toy.json"
+    find_directions(*inputs, *outs, **options, compute="float32", device="cpu", workers=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"toy", "toy.json"}, "no parts are left"
+    report = read_json(outs[1])
+    assert report["ranges"]["all"]["directions"][0]["image_change"]["low"] is None, "one image"
+    found = outs[0] / "directions.safetensors"
+    traverse_direction(inputs[0], found, tmp_path / "strip", alphas=[0.0, 1.0], device="cpu")
+    names = {path.name for path in (tmp_path / "strip").iterdir()}
+    assert names == {"strip.png", "0.png", "1.png", "latents.npz"}

@@ -3,8 +3,8 @@
 The pass ends at the LSE's last tap, but for the few samples whose colors are looked at.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipeline import workers
 from pipeline.arrays import Group
 from pipeline.editing.color import lab
 from pipeline.editing.directions import Vector, Vectors, move
-from pipeline.editing.mask_changes import Seen, areas, colors, poses, structure_change
+from pipeline.editing.mask_changes import Seen, areas, poses, structure_change
 from pipeline.editing.semantic import within
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, load_extractor
@@ -53,10 +53,15 @@ class Setup:
 
     def facts(self) -> dict:
         """What every number depends on besides directions and steps."""
-        files = [_hash(self.source.checkpoint), _hash(self.extractor)]
-        own = {name: value for name, value in asdict(self).items() if name != "source"}
-        own |= {"extractor": "", "compute": self.source.compute}
-        return {"version": VERSION, "files": files, "ws": _digest(self.source.latents), **own}
+        return {
+            "version": VERSION,
+            "files": [_hash(self.source.checkpoint), _hash(self.extractor)],
+            "ws": _digest(self.source.latents),
+            "compute": self.source.compute,
+            "finest": self.finest,
+            "size": self.size,
+            "samples": [self.samples, self.color_samples],
+        }
 
 
 @lru_cache(maxsize=2)
@@ -115,22 +120,19 @@ def measure(
     rows: Sequence[int],  # of ws
     step: float,  # in units of w
 ) -> dict[str, np.ndarray]:
-    """What a step changes: statistics [sample, statistic], masks [sample], colors [image, ...].
+    """What a step changes: statistics [sample, statistic], masks [sample], images [image].
 
     Every other sample steps back, and its change counts negatively: what a sample does either way,
     such as to fall apart, does not count as an effect of the direction.
     """
     ws, before = unedited(setup)
     signs = np.where(np.arange(len(ws)) % 2, -1.0, 1.0)
-    after, num = look(setup, move(ws, vector, rows, signs * step)), len(setup.classes)
+    after = look(setup, move(ws, vector, rows, signs * step))
     change = after.statistics(setup.classes) - before.statistics(setup.classes)
-    few = slice(len(after.lab))
-    was, now = (colors(seen.lab, seen.masks[few], num) for seen in (before, after))
     return {
         "effects": signs[:, None] * change,
-        "mask_change": structure_change(after.masks, before.masks, num),
+        "mask_change": structure_change(after.masks, before.masks, len(setup.classes)),
         "image_change": np.linalg.norm(after.lab - before.lab, axis=1).mean((1, 2)),
-        "color_change": np.linalg.norm(now - was, axis=2),
     }
 
 
@@ -192,7 +194,7 @@ class Prober:
             tasks.append(Population(self.setup, start, stop, truncation_psi, path))
         return self._run(_populate, tasks, "segmenting samples for boundaries")
 
-    def _run(self, function, tasks: Sequence, what: str) -> dict[str, np.ndarray]:
+    def _run(self, function: Callable, tasks: Sequence, what: str) -> dict[str, np.ndarray]:
         waiting = [task for task in tasks if not task.path.exists()]
         processes = workers.count(self.num_workers, self.setup.source.device, len(waiting) or 1)
         for _ in workers.run(function, waiting, what, processes):

@@ -44,14 +44,16 @@ def spearman(x: Float[np.ndarray, " item"], y: Float[np.ndarray, " item"]) -> fl
 
 
 def interval(statistic: Callable[[Rows], float], samples: int, seed: int = 0) -> dict:
-    """{mean: over all samples, low, high} of a statistic of some rows of samples."""
+    """{mean: over all samples, low, high} of a statistic of some rows; of one, mean alone."""
+    if samples == 1:
+        return _numbers(statistic(np.arange(1)), [])
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(0, samples, samples)) for _ in range(DRAWS)]
     return _numbers(statistic(np.arange(samples)), drawn)
 
 
 def _numbers(value: float, drawn: Sequence[float] | np.ndarray) -> dict:
-    known = np.array(drawn)[~np.isnan(drawn)]
+    known = np.array([one for one in drawn if not np.isnan(one)])
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
     found = {"mean": value, "low": float(low), "high": float(high)}
     return {name: None if np.isnan(v) else round(float(v), 4) for name, v in found.items()}

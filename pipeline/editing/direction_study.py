@@ -118,29 +118,20 @@ def open_setup(
 
 def run_study(setup: Setup, plan: Plan, masks: Path, parts: Path, num_workers: int = 0) -> Study:
     """Factorize, measure, compare, and draw boundaries; finished parts stay in a folder."""
+    check_classes(setup, masks)
     psi = Group(setup.source.latents).attributes.get("truncation_psi", 1.0)
     prober, known = Prober(setup, parts, num_workers), factor(setup, plan, psi)
     step = plan.step * known.spread.typical
-    report: dict = {
+    ranges, control = describe_ranges(prober, known, plan, step)
+    names = {f"{name}/sefa": value.pop("names") for name, value in ranges.items()}
+    report = {
         "settings": _settings(setup, plan, psi, step, known),
-        "ranges": {},
+        "ranges": ranges,
+        "equal_change": compare(prober, known, plan, next(iter(ranges)), step, control),
     }
-    control: dict[str, Changes] = {}
-    for name, one in known.ranges.items():
-        found = known.factors[name]
-        top = prober.changes(found.vectors[: plan.top], one.rows, step, f"directions of {name}")
-        control[name] = prober.changes(known.random, one.rows, step, f"random, {name}")
-        about = known.spread.along(found.vectors)
-        described = range_report(
-            found, about, top, control[name], setup.classes, plan.obvious, plan.shown
-        )
-        report["ranges"][name] = {"layers": len(one.layers)} | described
-    names = {f"{name}/sefa": value.pop("names") for name, value in report["ranges"].items()}
-    first = next(iter(known.ranges))
-    report["equal_change"] = compare(prober, known, plan, first, step, control[first])
     boundaries, report["boundaries"] = _boundaries(prober, known, plan, psi, masks)
     names["all/boundary"] = [one.trait for one in boundaries]
-    pictures, rows = traversals(setup, known, plan, report["ranges"])
+    pictures, rows = traversals(setup, known, plan, ranges)
     facts = {
         "generator": sha256(setup.source.checkpoint)[:16],
         "truncation_psi": psi,
@@ -150,6 +141,32 @@ def run_study(setup: Setup, plan: Plan, masks: Path, parts: Path, num_workers: i
     return Study(report, tensors(known, boundaries), facts, pictures, rows)
 
 
+def describe_ranges(
+    prober: Prober, known: Known, plan: Plan, step: float
+) -> tuple[dict[str, dict], Changes]:
+    """The report of every layer range, and what random directions change in the first one."""
+    described, controls = {}, []
+    for name, one in known.ranges.items():
+        factors = known.factors[name]
+        top = prober.changes(factors.vectors[: plan.top], one.rows, step, f"directions of {name}")
+        control = prober.changes(known.random, one.rows, step, f"random directions in {name}")
+        spread, classes = known.spread.along(factors.vectors), prober.setup.classes
+        report = range_report(factors, spread, top, control, classes, plan.obvious, plan.shown)
+        described[name] = {"layers": len(one.layers)} | report
+        controls.append(control)
+    return described, controls[0]
+
+
+def check_classes(setup: Setup, masks: Path) -> None:
+    """InputError if the masks are of other classes than the extractor's."""
+    if (classes := tuple(Group(masks).attributes["classes"])) != setup.classes:
+        raise InputError(
+            f"{masks} of classes {', '.join(classes)}",
+            f"those of {setup.extractor}: {', '.join(setup.classes)}",
+            "name the masks that the extractor was fitted to",
+        )
+
+
 def factor(setup: Setup, plan: Plan, truncation_psi: float) -> Known:
     """Everything in closed form."""
     generator = setup.source.generator()
@@ -157,6 +174,12 @@ def factor(setup: Setup, plan: Plan, truncation_psi: float) -> Known:
     if plan.top > generator.w_dim:
         raise InputError(
             f"top {plan.top}", f"at most {generator.w_dim}, the dimensions of w", "lower top"
+        )
+    if plan.random < plan.compared + 2:
+        raise InputError(
+            f"random {plan.random}",
+            f"at least {plan.compared + 2}, two more than are compared",
+            "raise random, the control of every score",
         )
     say(f"mapping {plan.spread_samples} z for the covariance of w")
     first_seed = plan.seed * 10_000_000 + BLOCKS["spread"]
@@ -253,18 +276,19 @@ class Line:
 
 
 def lines(known: Known, described: Mapping[str, dict]) -> list[Line]:
-    """Rows of the figure: of the directions described, those whose names are furthest beyond chance
+    """Rows of the figure: directions of the strongest named effect per sd of w, and a random one.
 
-    (the best one of each range; of a single range, the first three), and a random one.
+    The strongest of each range whose name is not shown yet; of a single range, the first three.
     """
-    found = []
+    found, names = [], set()
     for name, value in described.items():
         ranked = sorted(value["directions"], key=_strength, reverse=True)
-        chosen = ranked[:1] if len(described) > 1 else value["directions"][:3]
-        for one in chosen:
+        new = [one for one in ranked if _effect(one) not in names]
+        for one in (new or ranked)[: 1 if len(described) > 1 else 3]:
             title = f"layers {name}, no. {one['index']}\n{one['name']}"
             vector = known.factors[name].vectors[one["index"]]
             found.append(Line(title, vector, known.ranges[name].rows))
+            names.add(_effect(one))
     rows = next(iter(known.ranges.values())).rows
     return [*found, Line("random direction", known.random[0], rows)]
 
@@ -291,8 +315,13 @@ def traversals(
     return {f"rows/{name}": np.stack(parts) for name, parts in arrays.items()}, titles
 
 
+def _effect(one: Mapping) -> str:
+    return one["name"].split(",")[0]
+
+
 def _strength(one: Mapping) -> float:
-    return 0.0 if one["name"] == NAMELESS else abs(one["z_of_name"]["mean"])
+    named = one["name"] != NAMELESS
+    return abs(one["z_of_name"]["mean"]) * one["spread_of_w"] if named else 0.0
 
 
 def _every(setup: Setup, known: Known) -> dict[str, LayerRange]:

@@ -72,7 +72,10 @@ class Directions:
         return Direction(name, vectors[index], rows, float(self.tensors[f"{group}/sd"][index]))
 
     def without(self, one: Direction, others: Sequence[str]) -> Direction:
-        """The part of a direction that leaves others alone (InterFaceGAN's conditional edit)."""
+        """The part of a direction that leaves others alone (InterFaceGAN's conditional edit).
+
+        Alphas stay in sd of w along the whole direction.
+        """
         if not others:
             return one
         apart = np.stack([self.find(name).vector for name in others])

@@ -15,6 +15,7 @@ from pipeline.reporting.palette import colorize
 from pipeline.reporting.tables import Metrics
 
 DIRECTIONS = "directions"  # the file of scores
+POSE = "face: nose right"
 METHODS = {"sefa": "SeFa", "pca": "PCA of w", "random": "random"}
 
 TOP_NOTE = """Directions by eigenvalue, no. 0 first. gap: to the next eigenvalue, relative; a small
@@ -24,7 +25,7 @@ of random directions at the same layers and step, if it exceeds what the largest
 direction does once in twenty times. Changes: 1 - mean IoU of the mask with the
 unedited one, and mean CIELAB distance of the image. Selectivity: 1 for a direction that changes the
 area of one class, 0 for all alike. In parentheses: 95 % bootstrap interval over samples, which are
-few; a range of one number means one sample."""
+few; none for a single sample."""
 
 SHARES_NOTE = """Share, in %, of the measured directions whose mask or image changes obviously: so
 many times (parameter `obvious`) as much as by random directions, on average and at the same step.
@@ -38,8 +39,8 @@ BOUNDARY_NOTE = """Cosine distance, 1 - |cos|, of the nearest direction to the n
 boundary between the samples that show least and most of a trait; its index; in parentheses its 95 %
 bootstrap interval. chance: of a normal that points anywhere. shuffled: of boundaries between groups
 drawn by chance, whose normals lie where w varies most, as all fitted ones do: the level to beat;
-p: their share that is as near. held out: Spearman of the position along the normal with the trait
-in the teacher's masks of the test split."""
+p: their share that is as near. a side: samples at either end. held out: Spearman of the position
+along the normal with the trait in the teacher's masks of the test split."""
 
 EQUAL_NOTE = """Each method's first directions at the one step where their mean image change is that
 of the column, so that no method wins by a longer step: what is left is where the change goes."""
@@ -131,6 +132,7 @@ def boundary_table(metrics: Metrics) -> pd.DataFrame:
         for trait, value in traits.items():
             for method in ("sefa", "pca"):
                 row = {"study": study, "trait": trait, "directions": METHODS[method]}
+                row["a side"] = value["samples"]
                 row["held out"] = value["held_out_spearman"]["mean"]
                 few = [name for name in value["methods"] if name.startswith(f"{method}, first ")]
                 for name in (method, *sorted(few, key=lambda n: int(n.split()[-1]))):
@@ -223,7 +225,7 @@ def findings(files: Mapping[str, dict]) -> list[str]:
     found = files.get(DIRECTIONS)
     if not found:
         return []
-    return [*_premises(found), *_shares(found), *_nearest(found)]
+    return [*_premises(found), *_shares(found), *_equal(found), *_nearest(found), *_pose(found)]
 
 
 def _premises(found: Mapping) -> list[str]:
@@ -273,4 +275,38 @@ def _nearest(found: Mapping) -> list[str]:
     return [
         f"the mean cosine distance of {len(traits)} mask-derived boundaries to their nearest "
         f"direction: {', '.join(words)}."
+    ]
+
+
+def _equal(found: Mapping) -> list[str]:
+    words = {}
+    for method, scores in found["equal_change"]["methods"].items():
+        value = scores["mask_change"]
+        if value["low"] is not None:
+            mean, low, high = (100 * value[key] for key in ("mean", "low", "high"))
+            words[method] = f"{mean:.0f} % ({low:.0f} to {high:.0f})"
+    if len(words) < len(METHODS):
+        return []
+    return [
+        f"at equal image change ({found['settings']['equal_lab']:g} CIELAB), SeFa's first "
+        f"directions change masks by {words['sefa']}, those of PCA of w by {words['pca']}, random "
+        f"directions by {words['random']}."
+    ]
+
+
+def _pose(found: Mapping) -> list[str]:
+    """The best known direction of the paper, beside its number."""
+    value = found["boundaries"]["traits"].get(POSE)
+    if not value:
+        return []
+    words = []
+    for method in ("sefa", "pca"):
+        row = value["methods"][method]
+        near = f"{METHODS[method]} no. {row['index']} at {_text(row)}"
+        words.append(f"{near}, shuffled groups {row['shuffled']:.2f}")
+    published = {m: paper.SEFA_DISTANCES["StyleGAN W", m]["pose"][0] for m in ("SeFa", "PCA")}
+    return [
+        f"the boundary of turning the head (held-out Spearman "
+        f"{value['held_out_spearman']['mean']:.2f}) is nearest to {'; '.join(words)}; the paper's "
+        f"StyleGAN W: SeFa {published['SeFa']}, PCA {published['PCA']}."
     ]

@@ -181,11 +181,17 @@ def fold(table: pd.DataFrame) -> pd.DataFrame:
         low, high = f"{column} low", f"{column} high"
         if low in table and high in table:
             folded[column] = [
-                None if pd.isna(m) else f"{m:.1f} ({a:.1f} to {b:.1f})"
+                _with_interval(m, a, b)
                 for m, a, b in zip(table[column], table[low], table[high], strict=True)
             ]
             folded = folded.drop(columns=[low, high])
     return folded
+
+
+def _with_interval(mean: float, low: float, high: float) -> str | None:
+    if pd.isna(mean):
+        return None
+    return f"{mean:.1f}" if pd.isna(low) else f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
 
 def markdown(table: pd.DataFrame) -> str:
