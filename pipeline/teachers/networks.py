@@ -1,5 +1,6 @@
 """Two face-parsing networks of different architecture: a UNet (Ronneberger et al. 2015) as teacher
-and a residual feature pyramid (He et al. 2016; Lin et al. 2017) as independent judge.
+and a residual feature pyramid (He et al. 2016; Lin et al. 2017) as independent judge; and the UNet
+of CelebAMask-HQ's own parser, which labels the images of Xu & Zheng (CVPR 2021).
 """
 
 import torch
@@ -70,6 +71,60 @@ class ResidualBlock(nn.Module):
         """[N, channels_in, H, W] to [N, channels, H/stride, W/stride]."""
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class DoubleConv(nn.Module):
+    """Twice 3x3 convolution, batch norm, ReLU; names as in CelebAMask-HQ's published weights."""
+
+    def __init__(self, channels_in: int, channels: int):
+        super().__init__()
+        self.conv1 = self._block(channels_in, channels)
+        self.conv2 = self._block(channels, channels)
+
+    @staticmethod
+    def _block(channels_in: int, channels: int) -> nn.Sequential:
+        conv = nn.Conv2d(channels_in, channels, 3, padding=1)
+        return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, channels_in, H, W] to [N, channels, H, W]."""
+        return self.conv2(self.conv1(x))
+
+
+class UpConcat(nn.Module):
+    """2x2 transposed convolution of the coarse map; the fine map comes first in the joint."""
+
+    def __init__(self, channels_in: int, channels: int):
+        super().__init__()
+        self.conv = DoubleConv(channels_in, channels)
+        self.up = nn.ConvTranspose2d(channels_in, channels, 2, stride=2)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """[N, channels, 2H, 2W] and [N, channels_in, H, W] to [N, channels, 2H, 2W]."""
+        return self.conv(torch.cat([fine, self.up(coarse)], 1))
+
+
+class PublishedUNet(nn.Module):
+    """The UNet of CelebAMask-HQ (Lee et al. 2020), 1,944,287 parameters with 15 classes."""
+
+    def __init__(self, num_classes: int, widths: tuple[int, ...] = (16, 32, 64, 128, 256)):
+        super().__init__()
+        self.conv1, self.conv2, self.conv3, self.conv4, self.center = (
+            DoubleConv(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True)
+        )
+        self.up_concat4, self.up_concat3, self.up_concat2, self.up_concat1 = (
+            UpConcat(i, o) for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.final = nn.Conv2d(widths[0], num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, 3, H, W] in [-1, 1], H and W multiples of 16, to logits [N, C, H, W]."""
+        fine1 = self.conv1(images)
+        fine2 = self.conv2(F.max_pool2d(fine1, 2))
+        fine3 = self.conv3(F.max_pool2d(fine2, 2))
+        fine4 = self.conv4(F.max_pool2d(fine3, 2))
+        x = self.up_concat4(fine4, self.center(F.max_pool2d(fine4, 2)))
+        return self.final(self.up_concat1(fine1, self.up_concat2(fine2, self.up_concat3(fine3, x))))
 
 
 class FeaturePyramid(nn.Module):
