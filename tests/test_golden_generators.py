@@ -332,5 +332,5 @@ def test_a_growing_network_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"lod 1\.5: a network that still grows"):
         load_generator(tmp_path / "x")
     torch.save(tensors | {"lod": torch.zeros(2)}, tmp_path / "x")
-    with pytest.raises(InputError, match="tensors that no pggan has .ValueError"):
+    with pytest.raises(InputError, match=r"tensors that no pggan has .ValueError"):
         load_generator(tmp_path / "x")
