@@ -331,3 +331,6 @@ def test_a_growing_network_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(buffer.getvalue())
     with pytest.raises(InputError, match=r"lod 1\.5: a network that still grows"):
         load_generator(tmp_path / "x")
+    torch.save(tensors | {"lod": torch.zeros(2)}, tmp_path / "x")
+    with pytest.raises(InputError, match=r"tensors that no pggan has .ValueError"):
+        load_generator(tmp_path / "x")

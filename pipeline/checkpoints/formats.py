@@ -73,7 +73,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         part, tensors = _state_dict(value)
         return Checkpoint(kind, part, _checked(tensors, len(content)))
-    except (TypeError, AttributeError, RuntimeError, OverflowError) as error:
+    except (TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise InputError(
             f"{path} with values of other types ({str(error)[:100]})",
             "a generator's state dict",

@@ -41,6 +41,8 @@ def load_generator(
     family = choose("family", facts["family"], FAMILIES)
     try:
         network = FAMILIES[family](tensors)
+    except InputError:
+        raise
     except KeyError as error:
         raise InputError(
             f"{path}, which lacks tensor {error}", f"a {family} checkpoint", "fetch it again"

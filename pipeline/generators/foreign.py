@@ -13,7 +13,8 @@ from pipeline.generators.translations import fix_class
 from pipeline.latents import sample_z
 
 W_AVG_SAMPLES = 10_000
-DAMAGE = (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ZeroDivisionError)
+# What a tensor of another shape or type raises in a conversion, besides our own InputError.
+DAMAGE = (LookupError, RuntimeError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def convert_checkpoint(
@@ -27,6 +28,8 @@ def convert_checkpoint(
         tensors = layout.read(fix_class(checkpoint.tensors, class_idx))
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         network = builders[layout.family](measured_average(tensors, builders[layout.family]))
+    except InputError:
+        raise
     except DAMAGE as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise InputError(
