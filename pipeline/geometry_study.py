@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import geometry, solvers, tap_fits, workers
+from pipeline import geometry, solvers, tap_fits
 from pipeline.arrays import Group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, Extractor
-from pipeline.features import Source, stream
+from pipeline.fair_sampling import SCALES, fair_similarity
+from pipeline.features import stream
 from pipeline.fewshot import Study
 from pipeline.fitting import Columns
 from pipeline.metrics import (
@@ -24,21 +25,19 @@ from pipeline.metrics import (
     intersection_union,
     interval,
     paired_interval,
+    percent,
     resampled_means,
     summary,
 )
-from pipeline.pixels import hypercolumns
 from pipeline.prediction import confusions, stack, stacked_masks
 from pipeline.progress import say
 from pipeline.stores import Store
 from pipeline.tap_fits import Fit, Pixels
 from pipeline.taps import Tap
 
-SCALES = ("raw", "scaled")  # features as they are, or each channel over its root mean square
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # of pixels that a single channel is on for
 DETECTOR_PIXELS = 4096  # at most, for single channels
 THINNED = 4  # greedy selection reads every fourth pixel
-IMAGES_A_TASK = 4
 SHOWN = ("lse", "centers", "layered")  # in pictures, by how their names begin
 ENOUGH = 50.0  # %: centers `segment` if they reach this share of the LSE's mIoU
 
@@ -93,7 +92,15 @@ def measure_geometry(
         },
         "alignment": _alignment(study, pixels, lse, centers),
         "detectors": detected,
-        "similarity": _similarity(study, scale, settings),
+        "similarity": fair_similarity(
+            study,
+            scale,
+            settings.fair_pixels,
+            settings.fair_pool,
+            settings.fair_images,
+            settings.seed,
+            settings.workers,
+        ),
         "layer_weight": settings.layer_weight,
     } | fits.report(pixels, found)
     report["claims"] = claims(report, fits, found)
@@ -258,13 +265,8 @@ def _scores(confusion: np.ndarray) -> dict:
     pair, found = intersection_union(confusion), {}
     for name, score in PROTOCOLS.items():
         low, high = interval(*pair, name)
-        found[name] = _percent(score(*pair).mean, low, high)
+        found[name] = percent(score(*pair).mean, low, high)
     return found
-
-
-def _percent(mean: float, low: float, high: float) -> dict:
-    values = {"mean": mean, "low": low, "high": high}
-    return {k: None if np.isnan(v) else round(100 * float(v), 3) for k, v in values.items()}
 
 
 def _of(confusion: np.ndarray, reference: np.ndarray) -> dict:
@@ -273,7 +275,7 @@ def _of(confusion: np.ndarray, reference: np.ndarray) -> dict:
     for name, score in PROTOCOLS.items():
         a, b = resampled_means(pairs, name, 1000, 0)
         low, high = np.nanpercentile(a / b, [2.5, 97.5])
-        found[name] = _percent(score(*pairs[0]).mean / score(*pairs[1]).mean, low, high)
+        found[name] = percent(score(*pairs[0]).mean / score(*pairs[1]).mean, low, high)
     return found
 
 
@@ -282,7 +284,7 @@ def _gaps(first: np.ndarray, second: np.ndarray) -> dict:
     pairs, found = [intersection_union(c) for c in (first, second)], {}
     for name, score in PROTOCOLS.items():
         low, high = paired_interval(*pairs, name)
-        found[name] = _percent(score(*pairs[0]).mean - score(*pairs[1]).mean, low, high)
+        found[name] = percent(score(*pairs[0]).mean - score(*pairs[1]).mean, low, high)
     return found
 
 
@@ -361,86 +363,6 @@ def _alignment(
             for k, name in enumerate(study.classes)
         }
     return found
-
-
-# Fair sampling: algorithm 1 on samples that are synthesized anew, with pixels of all taps.
-
-
-@dataclass(frozen=True)
-class FairTask:
-    """Images of the training split to draw pixels from."""
-
-    source: Source
-    masks: str
-    taps: tuple[Tap, ...]
-    align_corners: bool
-    draws: tuple[geometry.Draw, ...]
-    pixels: int
-    scale: np.ndarray  # root mean square of each channel
-    num_classes: int
-
-
-def _fair_sums(task: FairTask) -> np.ndarray:
-    """Sums of unit vectors [image, kind of SCALES, class, channel]."""
-    shape = (len(task.draws), len(SCALES), task.num_classes, len(task.scale))
-    found = np.zeros(shape, np.float32)
-    masks = Group(task.masks)
-    seeds = Group(task.source.latents).read("train", "seeds")
-    for sums, draw in zip(found, task.draws, strict=True):
-        rows = slice(draw.row, draw.row + 1)
-        mask = masks.read("train", "masks", rows)[0]
-        places = geometry.fair_places(mask, draw, task.pixels, int(seeds[draw.row]))
-        features, _ = next(stream(task.source, "train", rows.start, rows.stop, task.taps))
-        sample = [features[tap.name][0] for tap in task.taps]
-        columns = hypercolumns(sample, places.ravel(), len(mask), task.align_corners)
-        x = columns.float().cpu().numpy()
-        classes = np.repeat(draw.classes, task.pixels)
-        ones = np.ones(len(x), x.dtype)
-        sums[0] = geometry.unit_sums(x, classes, ones, task.num_classes)[0]
-        sums[1] = geometry.unit_sums(x / task.scale, classes, ones, task.num_classes)[0]
-    return found
-
-
-def _similarity(study: Study, scale: np.ndarray, settings: Settings) -> dict:
-    """Class x class mean cosines (fig 9), all pairs and pairs of two images, and pool sizes."""
-    num = len(study.classes)
-    masks = Group(study.masks).read("train", "masks")
-    areas = np.stack([np.bincount(mask.ravel(), minlength=num) for mask in masks])
-    wanted = settings.fair_pixels, settings.fair_pool, settings.fair_images
-    plan = geometry.fair_plan(areas, *wanted)
-    parts = [plan[i : i + IMAGES_A_TASK] for i in range(0, len(plan), IMAGES_A_TASK)]
-    tasks = [
-        FairTask(
-            study.source,
-            study.masks,
-            study.taps,
-            study.align_corners,
-            tuple(part),
-            settings.fair_pixels,
-            scale,
-            num,
-        )
-        for part in parts
-    ]
-    processes = workers.count(settings.workers, study.source.device, len(tasks))
-    sums = np.concatenate(list(workers.run(_fair_sums, tasks, "fair sampling", processes)))
-    counts = np.zeros((len(plan), num))
-    for row, draw in zip(counts, plan, strict=True):
-        row[list(draw.classes)] = settings.fair_pixels
-    pools = {name: int(n) for name, n in zip(study.classes, counts.sum(0), strict=True)}
-    report: dict = {"images": len(plan), "pool": settings.fair_pool, "pools": pools}
-    report["classes"] = list(study.classes)
-    for index, kind in enumerate(SCALES):
-        similarity = geometry.Similarity(sums[:, index], counts)
-        report[kind] = {"cosines": _rounded(similarity.matrix())}
-        report[kind]["cosines_across_images"] = _rounded(similarity.matrix(across=True))
-        for name, across in (("own_is_maximum", False), ("own_is_maximum_across_images", True)):
-            report[kind][name] = _percent(*similarity.share_of_maxima(across, seed=settings.seed))
-    return report
-
-
-def _rounded(matrix: np.ndarray) -> list[list[float | None]]:
-    return [[None if np.isnan(v) else round(float(v), 4) for v in row] for row in matrix]
 
 
 def _pictures(

@@ -195,3 +195,8 @@ def summary(counts: PixelCounts, classes: Sequence[str]) -> dict:
 
 def _percent(value: float) -> float | None:
     return None if np.isnan(value) else round(100 * float(value), 3)
+
+
+def percent(mean: float, low: float, high: float) -> dict[str, float | None]:
+    """A share and its interval as a JSON value in percent."""
+    return {"mean": _percent(mean), "low": _percent(low), "high": _percent(high)}

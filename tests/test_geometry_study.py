@@ -7,10 +7,11 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline import geometry, geometry_study
+from pipeline import geometry
 from pipeline.arrays import Group, write_group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, NSE1
+from pipeline.fair_sampling import SCALES
 from pipeline.features import Source, fill, plan_pixels, stream
 from pipeline.fewshot import Study
 from pipeline.geometry_study import Settings, measure_geometry
@@ -81,7 +82,7 @@ def measured(tmp_path_factory, checkpoints):
 def test_the_planted_lse_is_perfect_and_the_rest_is_below_it(measured):
     report = measured[-2]
     assert report["lse"]["miou_per_image"]["mean"] > 99
-    for kind in geometry_study.SCALES:
+    for kind in SCALES:
         share = report["centers"][kind]["of_lse"]["miou_per_image"]
         assert 0 < share["low"] <= share["mean"] <= share["high"] < 100
     whole = report["all"]["miou_per_image"]["mean"]
