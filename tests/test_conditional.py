@@ -355,6 +355,11 @@ def test_a_killed_study_goes_on_and_gives_the_same(files, measured, tmp_path, mo
         np.testing.assert_array_equal(first, second)
 
 
+def test_a_study_needs_the_teacher(files, tmp_path):
+    with pytest.raises(InputError, match="got teacher_samples 0; wanted at least 1"):
+        measure(files, tmp_path, teacher_samples=0)
+
+
 def test_a_complete_study_leaves_nothing_else(measured):
     names = {path.name for path in measured[0].parent.iterdir()}
     assert names == {"sampled.zarr", "metrics.json", "table.csv"}

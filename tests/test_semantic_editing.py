@@ -280,6 +280,8 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
 
 
 def test_the_teacher_takes_the_first_samples_of_each_edit(setup, source, edits, tmp_path):
+    with pytest.raises(InputError, match="got teacher_samples 0; wanted at least 1"):
+        replace(setup, teacher_samples=0)
     few = replace(setup, teacher_samples=1)
     study = run_study(few, edits, source, 2, Success(), tmp_path / "parts", 1)
     edited = [(row["method"], row["row"]) for row in study.rows if row["kind"] == "edited"]

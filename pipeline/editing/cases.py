@@ -44,6 +44,14 @@ class Setup:
     device: str = "cpu"
     teacher_samples: int | None = None  # of each edit, by SIE(teacher); None: all
 
+    def __post_init__(self):
+        if self.teacher_samples is not None and self.teacher_samples < 1:
+            raise InputError(
+                f"teacher_samples {self.teacher_samples}",
+                "at least 1: the teacher is what the others are compared with",
+                "change teacher_samples",
+            )
+
     @property
     def together(self) -> int:
         """Samples edited as one batch: on a CPU about 128 px square in all."""

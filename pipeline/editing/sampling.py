@@ -82,6 +82,14 @@ class Plan:
     rates: tuple[float, ...]  # learning rates whose course is shown
     rate_targets: int  # how many of the targets show it, a sample each
 
+    def __post_init__(self):
+        if self.teacher_samples < 1:
+            raise InputError(
+                f"teacher_samples {self.teacher_samples}",
+                "at least 1: the teacher is what the others are compared with",
+                "change teacher_samples",
+            )
+
     def samples_of(self, method: Method) -> int:
         """Samples of a target by this method."""
         return min(self.teacher_samples, self.samples) if method.name == "teacher" else self.samples

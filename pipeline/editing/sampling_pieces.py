@@ -20,7 +20,7 @@ from pipeline.files import atomic, fingerprint
 from pipeline.images import to_float, to_uint8
 from pipeline.teachers import Teacher, load_teacher
 
-ROWS = 4  # of a piece on a CPU: more are little faster, and more is lost by a kill
+KEYS = 4  # of a piece on a CPU: more are little faster, and more is lost by a kill
 MOMENTS = ("before", "last", "best")  # of a search: its start, its last z, its lowest loss
 LOOKED_AT = ("before", "last")  # by teacher and judge
 
@@ -151,7 +151,8 @@ def pieces(
 ) -> list[Piece]:
     """Every sample of every target for some methods, a few at a time."""
     keys = [(t, s) for t in range(len(targets)) for s in range(samples)]
-    step = min(ROWS, source.batch_size) if source.device == "cpu" else source.batch_size
+    on_gpu = max(1, source.batch_size // len(methods))
+    step = min(KEYS, source.batch_size) if source.device == "cpu" else on_gpu
     found = []
     asked = fingerprint([vars(search), list(keep), samples, len(methods)])[:8]
     for start in range(0, len(keys), step):
