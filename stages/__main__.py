@@ -25,7 +25,14 @@ STAGES = (
     "make_tables",
     "make_figures",
 )
-TOOLS = ("reproduce", "sample_conditionally", "edit_sample", "store", "update_readme")
+TOOLS = (
+    "reproduce",
+    "export_samples",
+    "sample_conditionally",
+    "edit_sample",
+    "store",
+    "update_readme",
+)
 
 
 def sentence(name: str) -> str:

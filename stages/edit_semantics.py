@@ -30,6 +30,7 @@ def edit_semantics(
     loop_tap_resolution: int,
     success_iou: float,
     success_lab: float,
+    labels: str,
     compute: str,
     device: str,
     more_edits: Path | None = None,  # a user's own, all of which are taken
@@ -55,7 +56,7 @@ def edit_semantics(
         {"fewshot": str(fewshot), "full": str(extractor)},
         loop_tap_resolution,
         Rule(space, steps, learning_rate, near, prior, truncation_psi),
-        source.labels,
+        labels,
         compute,
         pick_device(device),
     )

@@ -14,7 +14,7 @@ HELP = {
     "label_size": "Side of images and masks, px.",
     "keep": "Selected classes (JSON of select_categories); none: all.",
     "kinds": "Edits of the study, by name; repeat for more.",
-    "labels": "Label space: celebamask15 (the paper's merge) or celebamask19.",
+    "labels": "Label space: celebamask15 (the paper's), celebamask19, native, or a YAML file.",
     "learning_rate": "Learning rate of Adam; the peak of a schedule in training.",
     "learning_rates": "Peak rate of an NSE: nse1=0.01; of one study: ffhq/nse1=0.001; repeat.",
     "loop_tap_resolution": "Taps up to this many px take part in edits by an LSE.",
@@ -75,6 +75,7 @@ HELP = {
     "target": "Mask to sample for: a square PNG of class ids (indexed or gray); repeat for more.",
     "out": "Folder for images, masks and latents or vectors.",
     # Files
+    "annotations": "Folder of masks that people drew (PNG, COCO, LabelMe, Label Studio), or empty.",
     "card": "Model card to write (Markdown).",
     "checkpoint": "Generator, as fetch_checkpoint writes it.",
     "code": "Folder for a JSON of digests a stage.",
@@ -91,7 +92,7 @@ HELP = {
     "figures": "Folder for the PNGs.",
     "full": "Scores of the fully fitted LSE (JSON).",
     "images": "Images at label size (zarr).",
-    "judge": "Weights of the judge.",
+    "judge": "Weights of the judge, or the folder of a Hugging Face model.",
     "judge_masks": "The judge's masks of the test split (zarr).",
     "latents": "seeds, z and ws per split (zarr).",
     "manifest": "Manifest of the store to write (JSON).",
@@ -104,6 +105,6 @@ HELP = {
     "readme": "README to update.",
     "table": "One row an extractor, or a sample (CSV).",
     "tables": "Folder for the tables.",
-    "teacher": "Weights of the teacher.",
+    "teacher": "Weights of the teacher, or the folder of a Hugging Face model.",
     "weights": "Weights to write (safetensors).",
 }

@@ -76,17 +76,24 @@ def line_figure(path: Path, panels: Sequence[Panel]) -> None:
 def confusion_figure(path: Path, shares: np.ndarray, classes: Sequence[str]) -> None:
     """A heat map of shares [target, predicted] in percent, every cell from 1 % up written out."""
     plt = _pyplot()
-    side = 0.42 * len(classes) + 1.6
+    cell = min(0.42, 16 / len(classes))  # inches
+    side, small = cell * len(classes) + 1.6, min(8, 19 * cell)  # points
     figure, axis = plt.subplots(figsize=(side + 0.8, side))
     picture = axis.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
-    axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
-    axis.set_yticks(range(len(classes)), classes, fontsize=8)
+    axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=small)
+    axis.set_yticks(range(len(classes)), classes, fontsize=small)
     axis.set(xlabel="predicted", ylabel="teacher")
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.01:
             color = "white" if share < 0.55 else "black"
             axis.text(
-                column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color
+                column,
+                row,
+                f"{100 * share:.0f}",
+                ha="center",
+                va="center",
+                fontsize=small - 1,
+                color=color,
             )
     figure.colorbar(picture, ax=axis, label="% of the class's pixels", shrink=0.8)
     figure.tight_layout()

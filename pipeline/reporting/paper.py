@@ -1,5 +1,7 @@
 """Numbers that Xu & Zheng (CVPR 2021) print for StyleGAN2-FFHQ, in percent."""
 
+from collections.abc import Collection
+
 # Table 1, and the means of table 6's fourteen classes, which differ from it.
 MIOU = {"LSE": 79.7, "NSE-1": 81.0, "NSE-2": 80.2}
 MIOU_OF_TABLE_6 = {"LSE": 76.4, "NSE-1": 79.3, "NSE-2": 78.6}
@@ -37,3 +39,8 @@ _PER_CLASS = {
 }
 # fmt: on
 PER_CLASS = {name: dict(zip(CLASSES, row, strict=True)) for name, row in _PER_CLASS.items()}
+
+
+def same_classes(classes: Collection[str]) -> bool:
+    """Whether these (of which images may lack some) are the paper's face classes."""
+    return set(classes) <= {"bg", *CLASSES}

@@ -70,9 +70,7 @@ class Teacher(nn.Module):
         """Logits [N, C, size, size] of the network's own classes, after the zero logit if any."""
         x, side = images.to(self.merge.device).clamp(-1, 1), self.input_size
         if side is not None and x.shape[-2:] != (side, side):
-            x = F.interpolate(
-                x, (side, side), mode="bilinear", align_corners=False, antialias=True
-            )
+            x = F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True)
         logits = self.network(x.contiguous(memory_format=torch.channels_last)).float()
         logits = F.interpolate(
             logits, (size, size), mode="bilinear", align_corners=False, antialias=True

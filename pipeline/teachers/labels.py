@@ -90,7 +90,9 @@ def read_space(labels: str | Path, network: Sequence[str]) -> LabelSpace:
         rest: bg                       # where the other classes go; without it they are dropped
     """
     if labels == NATIVE:
-        return LabelSpace(NATIVE, _checked(_distinct(network), "native"), tuple(range(len(network))))
+        return LabelSpace(
+            NATIVE, _checked(_distinct(network), "native"), tuple(range(len(network)))
+        )
     if Path(labels).suffix in {".yaml", ".yml", ".json"}:
         return _merge(Path(labels), _read(Path(labels)), network)
     if str(labels) not in LABEL_SPACES:
