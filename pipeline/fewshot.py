@@ -24,13 +24,13 @@ from pipeline.extractors import LSE
 from pipeline.features import Source, stream
 from pipeline.files import atomic
 from pipeline.metrics import dataset_scores, intersection_union, per_image_scores
-from pipeline.pixels import draw_pixels, hypercolumns
+from pipeline.pixels import UNLABELED, draw_pixels, hypercolumns
 from pipeline.prediction import confusions
 from pipeline.taps import Tap, select
 
 SELECTIONS = ("random", "diverse", "uncertain")
 ROUNDS = (1, 4, 8, 16, 32)  # shots after which `uncertain` looks again
-UNLABELED = 128  # uniform pixels a sample, for the entropy of what is not annotated
+UNANNOTATED = 128  # uniform pixels a sample, for the entropy of what is not annotated
 IOU = "iou_per_image of "  # a class: a column of the table
 DESCRIBED = 64  # channels of each tap whose means describe a sample to `diverse`
 
@@ -81,7 +81,7 @@ class Pool:
     """The annotated pool: {(row, strokes): Part}, and what is known of a row without a mask."""
 
     parts: dict[tuple[int, int], Part] = field(default_factory=dict)
-    unlabeled: dict[int, Tensor] = field(default_factory=dict)  # [UNLABELED, C]
+    unlabeled: dict[int, Tensor] = field(default_factory=dict)  # [UNANNOTATED, C]
     descriptions: dict[int, np.ndarray] = field(default_factory=dict)  # [features]
 
 
@@ -93,6 +93,8 @@ class Study:
     masks: str  # zarr group of masks
     align_corners: bool = False
     max_tap_resolution: int | None = None  # px of the taps that are read; None: all
+    # Rows of the pool that people annotated: masks with UNLABELED pixels, instead of `masks`.
+    annotations: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -148,17 +150,21 @@ def annotate(
         features, _ = next(stream(study.source, "pool", row, row + 1, taps))
         sample = [features[tap.name][0] for tap in taps]
         drawn = {
-            strokes: _drawn(masks[row], strokes, pixels_per_sample, seed, len(study.classes))
+            strokes: _drawn(
+                study.annotations.get(row, masks[row]),
+                *(strokes, pixels_per_sample, seed, len(study.classes)),
+            )
             for strokes in wanted[row]
         }
         places = [places for places, _ in drawn.values()]
         if unlabeled:
-            places.append(np.random.default_rng(seed).integers(0, size * size, UNLABELED))
+            places.append(np.random.default_rng(seed).integers(0, size * size, UNANNOTATED))
             pool.descriptions[row] = describe(sample)
         columns = hypercolumns(sample, np.concatenate(places), size, study.align_corners)
         split = columns.to(dtype).split([len(p) for p in places])
         for x, (strokes, (where, weights)) in zip(split, drawn.items(), strict=False):
-            y = torch.from_numpy(masks[row].ravel()[where]).long().to(x.device)
+            mask = study.annotations.get(row, masks[row])
+            y = torch.from_numpy(mask.ravel()[where]).long().to(x.device)
             weights = torch.from_numpy(weights / weights.sum()).float().to(x.device)
             pool.parts[row, strokes] = Part(x, y, weights)
         if unlabeled:
@@ -219,7 +225,12 @@ def solve(study: Study, pool: Pool, task: Task, rule: Rule) -> Fitted:
     extractor = LSE(study.classes, study.taps, align_corners=study.align_corners)
     extractor.set_matrix(matrix)
     size = Group(study.masks).read("pool", "masks", slice(0, 1)).shape[-1]
-    labeled = len(task.rows) * (task.strokes or size * size)
+    labeled = sum(
+        int((study.annotations[row] != UNLABELED).sum())
+        if row in study.annotations
+        else task.strokes or size * size
+        for row in task.rows
+    )
     return Fitted(task, extractor.requires_grad_(False), labeled, seconds)
 
 
@@ -230,6 +241,11 @@ def random_tasks(pool: int, shots: Sequence[int], repeats: int, seed: int) -> li
         for num in shots
         for repeat, rows in enumerate(selection.disjoint_draws(pool, num, repeats, seed))
     ]
+
+
+def annotated_task(study: Study) -> Task:
+    """The one task of a study with annotations: all of them."""
+    return Task(tuple(sorted(study.annotations)), 0, "annotated")
 
 
 def stroke_tasks(
@@ -378,12 +394,18 @@ def fit_fewshot(
 ) -> tuple[list[Fitted], list[dict]]:
     """Fit `repeats` extractors on `shots` samples each; return them and their rows.
 
+    A study with annotations gives one extractor, of all that people annotated.
+
     Random draws are disjoint. The other strategies choose from a random half of the pool a repeat,
     as in the sweep; uncertain samples are added in rounds.
     """
     choose("selection", strategy, SELECTIONS)
-    if strategy == "random":
-        tasks = random_tasks(study.pool, [shots], repeats, seed)
+    if study.annotations or strategy == "random":
+        tasks = (
+            [annotated_task(study)]
+            if study.annotations
+            else random_tasks(study.pool, [shots], repeats, seed)
+        )
         pool = annotate(study, wanted(tasks), rule.pixels_per_sample)
         fitted = [solve(study, pool, task, rule) for task in tasks]
     else:

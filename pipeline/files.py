@@ -24,9 +24,22 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex sha256 of a file, read in blocks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex sha256 of a file, read in blocks; of a folder, over its files' names and contents."""
+    if Path(path).is_dir():
+        files = sorted(p for p in Path(path).rglob("*") if p.is_file())
+        hidden = [any(part.startswith(".") for part in p.relative_to(path).parts) for p in files]
+        shown = [p for p, hide in zip(files, hidden, strict=True) if not hide]
+        named = [[p.relative_to(path).as_posix(), sha256(p)] for p in shown]
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no file or folder at {path}",
+            "a path on this machine",
+            "fetch it first; of a Hugging Face model: `hf download OWNER/NAME --local-dir FOLDER`",
+        ) from error
 
 
 def fingerprint(facts: object) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 # Shares of the draws: uniform over the image, evenly over the classes, on mask boundaries.
 UNIFORM, BY_CLASS, BOUNDARY = 0.3, 0.3, 0.4
+UNLABELED = 255  # a pixel that nobody labeled
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,18 @@ class Pixels:
 
 
 def draw_pixels(mask: np.ndarray, count: int, seed: int, num_classes: int) -> Pixels:
-    """Draw `count` pixels of mask [S, S] from a mixture q, each weighted by 1 / (count q S^2).
+    """Draw `count` pixels of mask [S, S] from a mixture q, each weighted by 1 / (count q N).
 
-    A weighted sum over the draws estimates the mean over all pixels without bias. Systematic
+    N is the number of labeled pixels, S^2 of a full mask; UNLABELED ones are never drawn. A
+    weighted sum over the draws estimates the mean over the N pixels without bias. Systematic
     draws (one offset, even steps through the cumulative q) keep the variance low.
     """
-    flat = mask.ravel()
+    labeled = np.flatnonzero(mask != UNLABELED)
+    flat = mask.ravel()[labeled]
     area = np.bincount(flat, minlength=num_classes)
     present = (area > 0).sum()
     by_class = 1.0 / (present * area[flat])
-    edge = boundary(mask).ravel().astype(np.float64)
+    edge = boundary(mask).ravel()[labeled].astype(np.float64)
     if edge.sum():
         q = UNIFORM / flat.size + BY_CLASS * by_class + BOUNDARY * edge / edge.sum()
     else:
@@ -41,14 +44,14 @@ def draw_pixels(mask: np.ndarray, count: int, seed: int, num_classes: int) -> Pi
     places = np.searchsorted(np.cumsum(q), steps * (1 - 1e-12))
     places = np.minimum(places, flat.size - 1).astype(np.int32)
     weights = (1.0 / (count * q[places] * flat.size)).astype(np.float32)
-    return Pixels(places, flat[places], weights)
+    return Pixels(labeled[places].astype(np.int32), flat[places], weights)
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixels [S, S] bool with a neighbor (of four) of another class."""
-    edge = np.zeros(mask.shape, bool)
-    down = mask[1:] != mask[:-1]
-    right = mask[:, 1:] != mask[:, :-1]
+    """Pixels [S, S] bool with a neighbor (of four) of another class; UNLABELED is no class."""
+    edge, known = np.zeros(mask.shape, bool), mask != UNLABELED
+    down = (mask[1:] != mask[:-1]) & known[1:] & known[:-1]
+    right = (mask[:, 1:] != mask[:, :-1]) & known[:, 1:] & known[:, :-1]
     edge[1:] |= down
     edge[:-1] |= down
     edge[:, 1:] |= right

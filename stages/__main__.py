@@ -31,6 +31,7 @@ STAGES = (
 TOOLS = (
     "reproduce",
     "inspect_checkpoint",
+    "export_samples",
     "sample_conditionally",
     "edit_semantics",
     "traverse_direction",

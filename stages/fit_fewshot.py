@@ -14,6 +14,7 @@ def fit_fewshot(
     extractors: Path,
     metrics: Path,
     *,
+    annotations: Path | None = None,  # what people drew; none there: the teacher's masks
     shots: int,
     selection: str,
     repeats: int,
@@ -27,21 +28,33 @@ def fit_fewshot(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Fit on draws of `shots` samples; write an extractor a repeat, and mean scores."""
+    from dataclasses import replace
+    from shutil import rmtree
+
+    from pipeline.annotation_files import open_pool
+    from pipeline.annotations import read_annotations
     from pipeline.devices import pick_device
     from pipeline.extractors import save_extractor
     from pipeline.features import Source
     from pipeline.fewshot import Rule, fit_fewshot, open_study, summary, timed
     from pipeline.files import read_json, write_json
+    from pipeline.palette import rgb
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])
+    if annotations:
+        drawn = read_annotations(annotations, open_pool(source, masks, rgb(study.classes)))
+        study = replace(study, annotations=drawn)
+        shots = len(drawn) or shots
     rule = Rule(power, l2, iterations, pixels_per_sample)
     best = read_json(full)
     (fitted, rows), cost = timed(fit_fewshot, study, shots, repeats, seed, rule, workers, selection)
-    extractors.mkdir(parents=True, exist_ok=True)
+    rmtree(extractors, ignore_errors=True)  # annotations give one, draws several
+    extractors.mkdir(parents=True)
     for one in fitted:
         path = extractors / f"{one.task.repeat}.safetensors"
         save_extractor(path, one.extractor, {"name": "fewshot", "rows": one.task.rows})
+    selection = fitted[0].task.selection
     write_json(metrics, {"shots": shots, "selection": selection} | summary(rows, best) | cost)
 
 

@@ -19,12 +19,19 @@ def judge_teacher(
     """Label the test images with a second network and score the teacher's masks against it."""
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
+    from pipeline.errors import InputError
     from pipeline.files import write_json
     from pipeline.labeling import label_images
     from pipeline.metrics import PixelCounts, summary
-    from pipeline.teachers.labels import label_space
+    from pipeline.teachers import load_teacher
 
-    classes = label_space(labels).classes
+    classes, ours = load_teacher(judge, labels).classes, Group(masks).attributes["classes"]
+    if list(classes) != list(ours):
+        raise InputError(
+            f"judge {judge} with classes {', '.join(classes)}",
+            f"the teacher's: {', '.join(ours)}",
+            "name label space and judge so that both networks speak of the same classes",
+        )
     found = label_images(str(judge), labels, str(images), ["test"], pick_device(device), workers)
     write_group(judge_masks, found, {"labels": labels, "classes": classes})
     counts = PixelCounts(len(classes))

@@ -20,9 +20,10 @@ def label_images(
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
     from pipeline.files import read_json, sha256
-    from pipeline.teachers.labels import label_space
+    from pipeline.teachers import load_teacher
 
     kept = None if keep is None else read_json(keep)["kept"]
+    digest, space = sha256(teacher)[:16], load_teacher(teacher, labels, keep=kept).labels
     arrays = labeling.label_images(
         str(teacher),
         labels,
@@ -32,9 +33,8 @@ def label_images(
         workers,
         kept,
     )
-    space = label_space(labels) if kept is None else label_space(labels).keep(kept)
-    facts = {"labels": space.name, "classes": space.classes}
-    write_group(masks, arrays, facts | {"teacher": sha256(teacher)[:16]})
+    facts = {"labels": labels if kept is None else space.name, "classes": space.classes}
+    write_group(masks, arrays, facts | {"teacher": digest})
 
 
 if __name__ == "__main__":

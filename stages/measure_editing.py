@@ -31,6 +31,7 @@ def measure_editing(
     loop_tap_resolution: int,
     success_iou: float,
     success_lab: float,
+    labels: str,
     compute: str,
     device: str,
     more_edits: Path | None = None,  # a user's own, all of which are taken
@@ -56,7 +57,7 @@ def measure_editing(
         {"fewshot": str(fewshot), "full": str(extractor)},
         loop_tap_resolution,
         Rule(space, steps, learning_rate, near, prior, truncation_psi),
-        source.labels,
+        labels,
         compute,
         pick_device(device),
         teacher_samples,

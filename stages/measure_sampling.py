@@ -17,6 +17,7 @@ def measure_sampling(
     metrics: Path,
     table: Path,
     *,
+    annotations: Path | None = None,  # what people drew; none there: the teacher's masks
     target_masks: Path | None = None,  # folder of *.png; None: the teacher's, of samples
     targets: int,
     target_psi: float,
@@ -43,6 +44,10 @@ def measure_sampling(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Sample for every target by every method; write scores, a row a sample, and the samples."""
+    from dataclasses import replace
+
+    from pipeline.annotation_files import open_pool
+    from pipeline.annotations import read_annotations
     from pipeline.devices import pick_device
     from pipeline.editing import sampling
     from pipeline.editing.conditional import Search
@@ -50,6 +55,7 @@ def measure_sampling(
     from pipeline.editing.sampling_report import write
     from pipeline.features import Source
     from pipeline.fewshot import Rule
+    from pipeline.palette import rgb
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     judges = Judges(str(teacher), str(judge), labels)
@@ -58,6 +64,9 @@ def measure_sampling(
     search = Search(candidates, steps, learning_rate, seed, truncation_psi)
     plan = sampling.Plan(samples, teacher_samples, search, few, tuple(rates), rate_targets)
     study = sampling.open_study(source, masks, pixels, extractor)
+    if annotations:
+        drawn = read_annotations(annotations, open_pool(source, masks, rgb(study.classes)))
+        study = replace(study, annotations=drawn)
     wanted = sampling.draw_targets(study, judges, target_masks, targets, seed, target_psi)
     found, folder = sampling.run_study(
         sampled, study, str(extractor), judges, wanted, plan, workers

@@ -13,7 +13,17 @@ import yaml
 
 REPO = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-COPIED = ("pipeline", "stages", "checkpoints", "edits", "dvc.yaml", "dvc.lock", ".dvcignore")
+COPIED = (
+    "pipeline",
+    "stages",
+    "checkpoints",
+    "edits",
+    "labels",
+    "annotations",
+    "dvc.yaml",
+    "dvc.lock",
+    ".dvcignore",
+)
 COPIED += (".gitignore",)
 
 pytestmark = [pytest.mark.dag, pytest.mark.real, pytest.mark.timeout(900)]

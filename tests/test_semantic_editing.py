@@ -198,7 +198,7 @@ def setup(checkpoints, tmp_path_factory):
 @pytest.fixture(scope="module")
 def source(latents):
     z, seeds = (Group(latents["dcgan"]).read("test", name) for name in ("z", "seeds"))
-    return Samples(z, seeds, np.full((15, 3), 128.0), 32, "celebamask15")
+    return Samples(z, seeds, np.full((15, 3), 128.0), 32)
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,6 @@ class Samples:
     seeds: Int64[np.ndarray, " sample"]
     colors: Float[np.ndarray, "class 3"]
     size: int  # of masks, px
-    labels: str  # the masks' label space
 
 
 def open_samples(
@@ -159,7 +158,6 @@ def open_samples(
         group.read("test", "seeds", slice(count)),
         class_colors(pictures.read("train", "images", few), shown, len(classes)),
         shown.shape[-1],
-        labels.attributes.get("labels", "celebamask15"),
     )
 
 

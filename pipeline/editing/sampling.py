@@ -48,7 +48,11 @@ class FewShot:
 
 def fit_methods(folder: Path, study: fewshot.Study, few: FewShot) -> list[Method]:
     """Few-shot extractors on disjoint draws from the pool, fitted unless their files are there."""
-    drawn = fewshot.random_tasks(study.pool, few.shots, few.repeats, few.seed)
+    drawn = (
+        [fewshot.annotated_task(study)]
+        if study.annotations
+        else fewshot.random_tasks(study.pool, few.shots, few.repeats, few.seed)
+    )
     tasks = [task for task in drawn if task.repeat < few.refits]
     paths = {task: folder / f"fewshot_{len(task.rows)}_{task.repeat}.safetensors" for task in tasks}
     if missing := [task for task in tasks if not paths[task].exists()]:
@@ -161,6 +165,7 @@ def run_study(
         "few": repr(plan.few),
         "targets": fingerprint(targets.tolist()),
         "labels": [judges.labels, judges.keep],
+        "annotations": fingerprint({str(k): v.tolist() for k, v in study.annotations.items()}),
     }
     folder = open_folder(out, facts)
     methods = [Method("teacher", judges.teacher), Method("lse", extractor)]

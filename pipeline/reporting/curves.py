@@ -113,15 +113,16 @@ def _heat_figure(
     framed: Sequence[tuple[int, int]] = (),
 ) -> None:
     plt = _pyplot()
-    side = 0.42 * len(classes) + 1.6
+    cell = min(0.42, 16 / len(classes))  # inches
+    side, small = cell * len(classes) + 1.6, min(8, 19 * cell)  # points
     figure, axis = plt.subplots(figsize=(side + 0.8, side))
     picture = axis.imshow(values, cmap="cividis", vmin=0, vmax=top)
-    axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
-    axis.set_yticks(range(len(classes)), classes, fontsize=8)
+    axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=small)
+    axis.set_yticks(range(len(classes)), classes, fontsize=small)
     axis.set(xlabel=labels[0], ylabel=labels[1])
     for (row, column), word in words.items():
         color = "white" if values[row, column] < 0.55 * top else "black"
-        axis.text(column, row, word, ha="center", va="center", fontsize=7, color=color)
+        axis.text(column, row, word, ha="center", va="center", fontsize=small - 1, color=color)
     for row, column in framed:
         frame = {"fill": False, "edgecolor": "#d55e00", "linewidth": 1.8}
         axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))

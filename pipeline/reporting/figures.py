@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.files import atomic
-from pipeline.reporting.palette import COLORS, colorize
+from pipeline.reporting.palette import class_colors, colorize, rgb
+
+MANY = 24  # classes: a legend of more shows those that occur
 
 
 def mask_figure(
@@ -25,11 +27,13 @@ def mask_figure(
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
+    shown = _legend(classes, np.unique(np.concatenate([m.ravel() for m in masks.values()])))
+    below = 0.35 + 0.2 * math.ceil(len(shown) / 8)  # inches
     rows = {"image": images.transpose(0, 2, 3, 1)}
     rows |= {title: colorize(mask, classes) for title, mask in masks.items()}
     num = len(images)
     figure, axes = plt.subplots(
-        len(rows), num, figsize=(1.6 * num + 0.5, 1.6 * len(rows) + 0.9), squeeze=False
+        len(rows), num, figsize=(1.6 * num + 0.5, 1.6 * len(rows) + below + 0.15), squeeze=False
     )
     for line, (title, pictures) in zip(axes, rows.items(), strict=True):
         for axis, picture, column in zip(line, pictures, titles, strict=True):
@@ -39,19 +43,37 @@ def mask_figure(
             if line is axes[0]:
                 axis.set_title(column, fontsize=8)
         line[0].set_ylabel(title, fontsize=10)
-    patches = [Patch(facecolor=COLORS[c], edgecolor="#888888", label=c) for c in classes]
+    patches = [Patch(facecolor=color, edgecolor="#888888", label=c) for c, color in shown.items()]
     figure.legend(handles=patches, loc="lower center", ncols=8, fontsize=8, frameon=False)
     figure.subplots_adjust(
         left=0.05,
         right=0.995,
         top=0.96,
-        bottom=0.75 / (1.6 * len(rows) + 0.9),
+        bottom=below / (1.6 * len(rows) + below + 0.15),
         wspace=0.03,
         hspace=0.03,
     )
     with atomic(path) as partial:
         figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
     plt.close(figure)
+
+
+def _legend(classes: Sequence[str], ids: np.ndarray | None) -> dict[str, str]:
+    """{class: color} for a legend; of many classes, those that the figure shows (`ids`)."""
+    colors = dict(zip(classes, class_colors(classes), strict=True))
+    if len(classes) <= MANY or ids is None:
+        return colors
+    return {classes[i]: colors[classes[i]] for i in ids}
+
+
+def _ids_of_colors(pictures: Sequence[np.ndarray], classes: Sequence[str]) -> np.ndarray:
+    """Ids of the classes whose colors fill a hundredth of some picture."""
+    colors = rgb(classes).astype(int) @ (65536, 256, 1)
+    found: set[int] = set()
+    for one in (picture for several in pictures for picture in several):
+        value, count = np.unique(one.astype(int) @ (65536, 256, 1), return_counts=True)
+        found |= set(value[count >= 0.01 * count.sum()].tolist())
+    return np.flatnonzero(np.isin(colors, list(found)))
 
 
 @dataclass(frozen=True)
@@ -77,12 +99,14 @@ def grid_figure(
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
+    pictures = [column.pictures for column in columns]
+    shown = _legend(classes, _ids_of_colors(pictures, classes) if len(classes) > MANY else None)
     inch, words = 1.35, 0.2 * any(column.captions is not None for column in columns)
     tall = columns[0].pictures.shape[1] / columns[0].pictures.shape[2]
     left = 0.2 + 0.17 * max(row.count("\n") + 1 for row in rows)  # for the rows' titles
     width, step = inch * len(columns) + left, tall * inch + words
-    lines = math.ceil(len(classes) / (width / 0.95))
-    legend = 0.22 + 0.2 * lines if classes else 0.32
+    lines = math.ceil(len(shown) / (width / 0.95))
+    legend = 0.22 + 0.2 * lines if shown else 0.32
     top = 0.1 + 0.2 * max(column.title.count("\n") + 1 for column in columns)
     height = step * len(rows) + top + legend
     figure, axes = plt.subplots(len(rows), len(columns), figsize=(width, height), squeeze=False)
@@ -96,9 +120,9 @@ def grid_figure(
             if column.captions is not None:
                 axis.set_xlabel(column.captions[i], fontsize=9, labelpad=2)
         line[0].set_ylabel(row, fontsize=9)
-    patches = [Patch(facecolor=COLORS[c], edgecolor="#888888", label=c) for c in classes]
+    patches = [Patch(facecolor=color, edgecolor="#888888", label=c) for c, color in shown.items()]
     if patches:
-        across = math.ceil(len(classes) / lines)
+        across = math.ceil(len(shown) / lines)
         figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=9, frameon=False)
     figure.text(0.5, 0.08 / height, note, ha="center", fontsize=9)
     figure.subplots_adjust(

@@ -1,5 +1,7 @@
 """Numbers that the papers print: Xu & Zheng (CVPR 2021) for StyleGAN2-FFHQ, in percent; SeFa."""
 
+from collections.abc import Collection
+
 # Table 1, and the means of table 6's fourteen classes, which differ from it.
 MIOU = {"LSE": 79.7, "NSE-1": 81.0, "NSE-2": 80.2}
 MIOU_OF_TABLE_6 = {"LSE": 76.4, "NSE-1": 79.3, "NSE-2": 78.6}
@@ -48,3 +50,8 @@ _DISTANCES = {
     ("StyleGAN W", "SeFa"): ((0.13, 1), (0.64, 3), (0.8, 6), (0.65, 6), (0.65, 37)),
 }
 SEFA_DISTANCES = {key: dict(zip(_TRAITS, row, strict=True)) for key, row in _DISTANCES.items()}
+
+
+def same_classes(classes: Collection[str]) -> bool:
+    """Whether these (of which images may lack some) are the paper's face classes."""
+    return set(classes) <= {"bg", *CLASSES}

@@ -81,7 +81,8 @@ def agreement_table(metrics: Metrics) -> pd.DataFrame:
                 row |= _agreement(who, found[f"masks_by_{who}"][method])
             spread = found["diversity_cielab"][method]
             row |= {"diversity, before": spread["before"], "diversity, after": spread["last"]}
-            rows.append(row | _of_the_paper(method))
+            classes = found["masks_by_judge"][method]["last"].get("per_class", {})
+            rows.append(row | (_of_the_paper(method) if paper.same_classes(classes) else {}))
     return pd.DataFrame(rows).dropna(axis=1, how="all")  # no deviations of a single refit
 
 

@@ -120,24 +120,35 @@ def selected_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
             columns[f"{EXTRACTORS.get(name, name)}, {labels}"] = in_order(scores)
     table = pd.DataFrame(columns)
     table.index.name = "class"
-    table = table.drop(index="bg", errors="ignore").reset_index()
-    kept = files.get("selection", {}).get("kept", [])
+    selection = files.get("selection", {})
+    kept = selection.get("kept", [])
+    listed = [*kept, *selection["dropped"]] if "dropped" in selection else list(table.index)
+    first = [c for c in table.index if c == "bg" or c not in listed]  # class 0
+    table = table.drop(index=first).reset_index()
     table.insert(1, "kept", ["yes" if c in kept else "no" for c in table["class"]])
     return table
 
 
 def face_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
-    """Table 6: IoU per class (miou_per_image's protocol) beside the paper's StyleGAN2-FFHQ."""
+    """Table 6: IoU per class (miou_per_image's protocol) beside the paper's StyleGAN2-FFHQ.
+
+    The paper's columns are left out if the study's classes are not the paper's.
+    """
     files = metrics[study]
-    columns = {f"paper's {name}": dict(row) for name, row in paper.PER_CLASS.items()}
-    for row in columns.values():
-        row["mean"] = sum(row.values()) / len(row)
+    columns: dict[str, dict] = {}
+    known = {
+        c for n in evaluated(files) for c in files[n]["against_teacher"][PROTOCOLS[0]]["per_class"]
+    }
+    faces = paper.same_classes(known)
+    for name, row in paper.PER_CLASS.items() if faces else ():
+        columns[f"paper's {name}"] = dict(row) | {"mean": sum(row.values()) / len(row)}
     for name in evaluated(files):
         scores = files[name]["against_teacher"]["miou_per_image"]
         columns[EXTRACTORS.get(name, name)] = in_order(scores["per_class"]) | {
             "mean": scores["mean"]
         }
-    table = pd.DataFrame(columns).reindex([*paper.CLASSES, "mean"])
+    classes = paper.CLASSES if faces else in_order(dict.fromkeys(sorted(known)))
+    table = pd.DataFrame(columns).reindex([*classes, "mean"])
     table.index.name = "class"
     return table.reset_index()
 
@@ -158,7 +169,9 @@ def class_table(metrics: Metrics, study: str) -> pd.DataFrame:
 
 
 def _per_class(value: Mapping, protocol: str) -> dict:
-    return in_order(value[protocol]["per_class"]) | {"mean without bg": value[protocol]["mean"]}
+    return in_order(value[protocol]["per_class"]) | {
+        "mean without class 0": value[protocol]["mean"]
+    }
 
 
 def in_order(per_class: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -1,0 +1,34 @@
+"""Samples of the pool become PNGs to annotate, named so that their latents are found again."""
+
+from pathlib import Path
+
+from stages import run
+
+
+def export_samples(
+    checkpoint: Path,
+    latents: Path,
+    masks: Path,
+    out: Path,
+    *,
+    study: str,
+    samples: int = 16,
+    compute: str = "float32",
+    device: str = "auto",
+) -> None:
+    """Write the first samples of the pool, and the classes for annotation tools, into a folder."""
+    from pipeline.annotation_files import write_samples, write_tools
+    from pipeline.arrays import Group
+    from pipeline.devices import pick_device
+    from pipeline.features import Source
+    from pipeline.files import sha256
+    from pipeline.palette import rgb
+
+    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    classes = Group(masks).attributes["classes"]
+    write_samples(source, study, sha256(checkpoint), samples, out / "images")
+    write_tools(out, classes, rgb(classes), source.generator().resolution)
+
+
+if __name__ == "__main__":
+    run(export_samples)
