@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline import geometry, workers
 from pipeline.arrays import Group
+from pipeline.errors import InputError
 from pipeline.features import Source, stream
 from pipeline.fewshot import Study
 from pipeline.metrics import percent
@@ -68,6 +69,12 @@ def fair_similarity(
     masks = Group(study.masks).read("train", "masks")
     areas = np.stack([np.bincount(mask.ravel(), minlength=num) for mask in masks])
     plan = geometry.fair_plan(areas, pixels, pool, max_images)
+    if not plan:
+        raise InputError(
+            f"no training image with {pixels} pixels of a class",
+            "at least one",
+            "lower fair_pixels, or sample a training split",
+        )
     parts = [plan[i : i + IMAGES_A_TASK] for i in range(0, len(plan), IMAGES_A_TASK)]
     tasks = [
         FairTask(

@@ -11,7 +11,7 @@ from pipeline import geometry
 from pipeline.arrays import Group, write_group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, NSE1
-from pipeline.fair_sampling import SCALES
+from pipeline.fair_sampling import SCALES, fair_similarity
 from pipeline.features import Source, fill, plan_pixels, stream
 from pipeline.fewshot import Study
 from pipeline.geometry_study import Settings, measure_geometry
@@ -146,6 +146,13 @@ def test_no_taps_to_select_is_one_sentence(measured):
     _, study, store, planted, _, _ = measured
     with pytest.raises(InputError, match="greedy_taps 0 and shown 2"):
         measure_geometry(study, store, planted, replace(SETTINGS, greedy_taps=0))
+
+
+def test_pools_of_too_large_parts_are_one_sentence(measured):
+    study = measured[1]
+    scale = np.ones(sum(tap.channels for tap in study.taps), np.float32)
+    with pytest.raises(InputError, match="no training image with 2000 pixels of a class"):
+        fair_similarity(study, scale, 2000, 4000, 8, 0, 1)
 
 
 def test_tables_findings_and_figures(measured, tmp_path):
