@@ -147,7 +147,7 @@ def face_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
         columns[EXTRACTORS.get(name, name)] = in_order(scores["per_class"]) | {
             "mean": scores["mean"]
         }
-    classes = paper.CLASSES if faces else in_order(dict.fromkeys(sorted(known)))
+    classes = paper.CLASSES if faces else in_order(dict.fromkeys(sorted(known), 0.0))
     table = pd.DataFrame(columns).reindex([*classes, "mean"])
     table.index.name = "class"
     return table.reset_index()
@@ -174,7 +174,7 @@ def _per_class(value: Mapping, protocol: str) -> dict:
     }
 
 
-def in_order(per_class: Mapping[str, float]) -> dict[str, float]:
+def in_order(per_class: Mapping[str, float | None]) -> dict[str, float | None]:
     """Scores per class in the order of the label spaces; JSON sorts them by name."""
     return {c: per_class[c] for c in [*COLORS, *per_class] if c in per_class}
 
