@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.pixels import UNLABELED
@@ -316,11 +316,15 @@ def _coco_counts(text: str) -> list[int]:
 
 
 def _polygon(points: np.ndarray, size: tuple[int, int]) -> Mask:
-    """Pixels whose centers lie inside a polygon of (x, y) in pixels from the corner."""
-    image = Image.new("L", (size[1], size[0]))
-    corners = [(float(x) - 0.5, float(y) - 0.5) for x, y in points]
-    ImageDraw.Draw(image).polygon(corners, fill=1)
-    return np.asarray(image)
+    """Pixels whose centers lie inside a polygon of (x, y) in pixels from the corner (even-odd)."""
+    inside = np.zeros(size, bool)
+    y, x = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
+    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, 0), strict=True):
+        rows = np.flatnonzero((y0 <= y) != (y1 <= y))
+        if len(rows):
+            crossing = x0 + (y[rows] - y0) * (x1 - x0) / (y1 - y0)
+            inside[rows] ^= x > crossing[:, None]
+    return inside.astype(np.uint8)
 
 
 # LabelMe

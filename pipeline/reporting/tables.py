@@ -147,7 +147,7 @@ def face_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
         columns[EXTRACTORS.get(name, name)] = in_order(scores["per_class"]) | {
             "mean": scores["mean"]
         }
-    classes = paper.CLASSES if faces else in_order(dict.fromkeys(sorted(known)))
+    classes = paper.CLASSES if faces else in_order(dict.fromkeys(sorted(known), 0.0))
     table = pd.DataFrame(columns).reindex([*classes, "mean"])
     table.index.name = "class"
     return table.reset_index()
