@@ -21,7 +21,7 @@ from pipeline.pixels import draw_pixels, hypercolumns
 from pipeline.prediction import predict_masks
 from pipeline.reporting import confusion_figure, mask_figure, readme, sampling, tables
 from pipeline.reporting import fewshot as few
-from pipeline.reporting.palette import COLORS, class_colors, colorize, rgb_colors
+from pipeline.reporting.palette import COLORS, class_colors, colorize, rgb
 from pipeline.solvers import lbfgs, problem
 from pipeline.teachers.networks import NETWORKS
 from stages.judge_teacher import judge_teacher
@@ -159,10 +159,10 @@ def test_every_class_has_a_color_of_its_own(count):
     classes = ["bg", "hair", *(f"class {i}" for i in range(count - 2))]
     colors = class_colors(classes)
     assert len(set(colors)) == count and colors[:2] == [COLORS["bg"], COLORS["hair"]]
-    rgb = rgb_colors(classes).astype(float)
-    gaps = np.abs(rgb[:, None] - rgb[None]).sum(-1) + 999 * np.eye(count)
+    values = rgb(classes).astype(float)
+    gaps = np.abs(values[:, None] - values[None]).sum(-1) + 999 * np.eye(count)
     assert gaps.min() >= (40 if count <= 20 else 6), "few are told apart with ease"
-    np.testing.assert_array_equal(colorize(np.array([[1]]), classes)[0, 0], rgb[1])
+    np.testing.assert_array_equal(colorize(np.array([[1]]), classes)[0, 0], values[1])
 
 
 def test_a_judge_of_other_classes_is_refused(metrics, tmp_path):
