@@ -5,8 +5,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 
 from stages import run
+
+ADVICE = (
+    "To track the changes",
+    "\tgit add",
+    "To enable auto staging",
+    "\tdvc config",
+    "Use `dvc push`",
+)
 
 
 def reproduce() -> None:
@@ -89,10 +98,10 @@ def _start(stage: str, cores: list[int]) -> subprocess.Popen:
     return process
 
 
-def _relay(stage: str, lines) -> None:
-    """Print what a stage says, each line after its name."""
+def _relay(stage: str, lines: Iterable[str]) -> None:
+    """Print what a stage says, each line after its name, without DVC's advice after every stage."""
     for line in lines:
-        if line.strip():
+        if line.strip() and not line.startswith(ADVICE):
             print(f"[{stage}] {line}", end="", flush=True)
 
 
