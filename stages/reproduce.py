@@ -35,7 +35,10 @@ def reproduce() -> None:
 
 
 def stages_to_run() -> dict[str, set[str]]:
-    """What is out of date, or needs what is: {stage: those of them that it needs}, in order."""
+    """What is out of date, or needs what is: {stage: those of them that it needs}.
+
+    In the order of dvc.yaml, so that first results come first.
+    """
     import logging
 
     import networkx
@@ -49,8 +52,7 @@ def stages_to_run() -> dict[str, set[str]]:
             changed = repo.status()
             stale = {stage for stage in graph if stage.addressing in changed}
             stale |= {above for stage in stale for above in networkx.ancestors(graph, stage)}
-            ordered = networkx.topological_sort(graph.reverse())
-            todo = [stage for stage in ordered if stage in stale and not stage.frozen]
+            todo = [stage for stage in repo.index.stages if stage in stale and not stage.frozen]
             return {
                 stage.addressing: {need.addressing for need in graph.successors(stage)}
                 & {other.addressing for other in todo}
