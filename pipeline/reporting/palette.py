@@ -1,9 +1,10 @@
 """One color per class, told apart by lightness as well as hue (for color-blind readers)."""
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
+
+from pipeline.editing.color import lab
 
 # Neighbors in a face differ in lightness: skin light, hair dark, lips, eyes and brows apart.
 COLORS = {
@@ -32,28 +33,47 @@ COLORS = {
 }
 
 
-# Okabe and Ito's eight colors, made for color-blind readers, in the order of their contrast.
-OTHERS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
-GOLDEN = 0.381966  # of a turn: hues that never repeat and soon fill the circle
-LIGHTNESS = (0.35, 0.75, 0.55, 0.88, 0.25)  # in turn, so that neighbors in the list differ in it
+LEVELS = np.arange(0, 256, 17)  # of red, green and blue, that other classes' colors are made of
+TAKEN = ("#ff00ff", "#ffffff")  # no label, and paper
+# Color-blind readers see little of the red-green axis, all of the lightness.
+WEIGHTS = (1.5, 0.5, 1.0)  # of CIELAB's L*, a*, b*
 
 
 def class_colors(classes: Sequence[str]) -> list[str]:
     """A color `#rrggbb` for each class, no two the same.
 
-    A face class has its own. The others take, by their place in the list, Okabe and Ito's colors,
-    then hues a golden angle apart in five lightnesses.
+    A face class has its own. Each of the others takes, in their order, the color that is farthest
+    from all that are taken, in a CIELAB that counts lightness most and red against green least.
     """
     found = {c: COLORS[c] for c in classes if c in COLORS}
-    free = (color for color in _others() if color not in found.values())
-    return [found[c] if c in found else found.setdefault(c, next(free)) for c in classes]
+    others = [c for c in classes if c not in found]
+    if others:
+        found |= zip(others, _farthest((*TAKEN, *found.values()), len(others)), strict=True)
+    return [found[c] for c in classes]
 
 
-def _others():
-    yield from OTHERS
-    for i in range(10_000):
-        rgb = colorsys.hls_to_rgb(i * GOLDEN % 1, LIGHTNESS[i % len(LIGHTNESS)], 0.65)
-        yield "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
+def _farthest(taken: Sequence[str], count: int) -> list[str]:
+    """`count` colors, each as far as can be from those before it: greedy k-center."""
+    grid = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS, indexing="ij"), -1).reshape(-1, 3)
+    places = _lab(grid) * WEIGHTS
+    distance = np.full(len(grid), np.inf)
+    for place in _lab(_rgb(taken)) * WEIGHTS:
+        distance = np.minimum(distance, ((places - place) ** 2).sum(-1))
+    picks = []
+    for _ in range(count):
+        picks.append(grid[distance.argmax()])
+        distance = np.minimum(distance, ((places - places[distance.argmax()]) ** 2).sum(-1))
+    return ["#" + bytes(pick.astype(np.uint8)).hex() for pick in picks]
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB [color, 3] of sRGB [color, 3] in 0-255."""
+    return lab(rgb.astype(np.uint8)[:, :, None, None])[:, :, 0, 0]
+
+
+def _rgb(colors: Sequence[str]) -> np.ndarray:
+    table = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors]
+    return np.array(table, np.uint8)
 
 
 def colorize(masks: np.ndarray, classes: Sequence[str]) -> np.ndarray:
@@ -63,5 +83,4 @@ def colorize(masks: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 
 def rgb_colors(classes: Sequence[str]) -> np.ndarray:
     """The classes' colors [class, 3] uint8."""
-    table = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in class_colors(classes)]
-    return np.array(table, np.uint8)
+    return _rgb(class_colors(classes))
