@@ -74,6 +74,9 @@ def teacher_of_many_classes(path, images):
     network.eval()
     with torch.inference_mode():
         logits = network(torch.nn.functional.interpolate(to_float(images), (256, 256)))
+        logits = torch.nn.functional.interpolate(
+            logits, (32, 32), mode="bilinear", align_corners=False, antialias=True
+        )
         spread, mean = logits.std((0, 2, 3)), logits.mean((0, 2, 3))
         network.head.bias.sub_(mean).div_(spread)
         network.head.weight.div_(spread[:, None, None, None])

@@ -28,7 +28,8 @@ def mask_figure(
     from matplotlib.patches import Patch
 
     shown = _legend(classes, np.unique(np.concatenate([m.ravel() for m in masks.values()])))
-    below = 0.35 + 0.2 * math.ceil(len(shown) / 8)  # inches
+    across = min(8, max(1, int((1.6 * len(images) + 0.5) / 0.95)))
+    below = 0.35 + 0.2 * math.ceil(len(shown) / across)  # inches
     rows = {"image": images.transpose(0, 2, 3, 1)}
     rows |= {title: colorize(mask, classes) for title, mask in masks.items()}
     num = len(images)
@@ -44,7 +45,7 @@ def mask_figure(
                 axis.set_title(column, fontsize=8)
         line[0].set_ylabel(title, fontsize=10)
     patches = [Patch(facecolor=color, edgecolor="#888888", label=c) for c, color in shown.items()]
-    figure.legend(handles=patches, loc="lower center", ncols=8, fontsize=8, frameon=False)
+    figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=8, frameon=False)
     figure.subplots_adjust(
         left=0.05,
         right=0.995,
