@@ -250,6 +250,16 @@ def test_an_experiment_shares_the_store_and_shows(project: Project):
     assert "1024" in project.run("dvc", "exp", "show", "--csv")
 
 
+def test_annotations_change_the_few_shot_fits_alone(project: Project):
+    drawn = project.folder / "annotations" / "mine"
+    drawn.mkdir()
+    (drawn / "README.md").write_text("not yet")
+    project.set(studies__digiface__annotations="annotations/mine")
+    changed = project.run("dvc", "status", "--json").splitlines()[-1]
+    project.set(studies__digiface__annotations="annotations/none")
+    assert set(json.loads(changed)) == {f"fit_fewshot@{STUDY}", f"measure_sampling@{STUDY}"}
+
+
 def test_an_edit_of_words_runs_nothing_but_the_trace(project: Project):
     path = project.folder / "pipeline" / "errors.py"
     kept = path.read_text()
