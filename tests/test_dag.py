@@ -110,7 +110,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["studies"]["digiface"]["edits"] |= {"kinds": ["add_hat", "grow_hair"], "samples": 2}
     params["studies"]["digiface"]["edits"] |= {"rows": 16}
     params["measure_editing"] |= {"steps": 3}
-    params["studies"]["digiface"]["directions"] |= {"random": 4, "samples": 3, "color_samples": 2}
+    params["studies"]["digiface"]["directions"] |= {"random": 6, "samples": 3, "color_samples": 2}
     params["studies"]["digiface"]["directions"] |= {"boundary_samples": 40}
     params["find_directions"] |= {"top": 4, "spread_samples": 200, "boundary_share": 0.1}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
