@@ -183,9 +183,10 @@ def _to_editing(files: Mapping[str, dict]) -> list[str]:
         words.append(
             f"{row['method'].removesuffix(' minus teacher')} {_points(gap)}{_verdict(gap)}"
         )
-    count = found["edited"]["teacher"]["count"]
+    counts = {method: scores["count"] for method, scores in found["edited"].items()}
+    few = f" ({counts['teacher']} by the teacher)" if len(set(counts.values())) > 1 else ""
     return [
-        f"{count} semantic edits, IoU of the edited region with its target, as the judge sees it: "
+        f"{max(counts.values())} semantic edits{few}, IoU of the edited region with its target, as the judge sees it: "
         f"{scores} %; minus the teacher in the loop: {'; '.join(words)}."
     ]
 
