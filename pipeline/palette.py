@@ -1,7 +1,6 @@
 """One color per class, told apart by lightness as well as hue (for color-blind readers)."""
 
-import colorsys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,31 +32,42 @@ COLORS = {
 }
 
 
-# Okabe and Ito's eight colors, made for color-blind readers, in the order of their contrast.
-OTHERS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
-GOLDEN = 0.381966  # of a turn: hues that never repeat and soon fill the circle
-LIGHTNESS = (0.35, 0.75, 0.55, 0.88, 0.25)  # in turn, so that neighbors in the list differ in it
+LEVELS = np.arange(0, 256, 17)  # of red, green and blue, that other classes' colors are made of
+TAKEN = ("#ff00ff", "#ffffff")  # no label, and paper
+# Luma, blue and red against the rest: color-blind readers see all of the first, little of the last.
+AXES = np.array([[0.45, 0.88, 0.17], [-0.3, -0.59, 0.89], [0.35, -0.29, -0.06]])
 
 
 def class_colors(classes: Sequence[str]) -> list[str]:
     """A color `#rrggbb` for each class, no two the same.
 
-    A face class has its own. The others take, by their place in the list, Okabe and Ito's colors,
-    then hues a golden angle apart in five lightnesses.
+    A face class has its own. Each of the others takes, in their order, the color that is farthest
+    from all that are taken, where lightness counts most and red against green least.
     """
     found = {c: COLORS[c] for c in classes if c in COLORS}
-    free = (color for color in _others() if color not in found.values())
-    return [found[c] if c in found else found.setdefault(c, next(free)) for c in classes]
+    others = [c for c in classes if c not in found]
+    found |= zip(others, _farthest(list(found.values()), len(others)), strict=True)
+    return [found[c] for c in classes]
 
 
-def _others() -> Iterator[str]:
-    yield from OTHERS
-    for i in range(10_000):
-        channels = colorsys.hls_to_rgb(i * GOLDEN % 1, LIGHTNESS[i % len(LIGHTNESS)], 0.65)
-        yield "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)
+def _farthest(taken: Sequence[str], count: int) -> list[str]:
+    """`count` colors, each as far as can be from those before it: greedy k-center."""
+    grid = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS, indexing="ij"), -1).reshape(-1, 3)
+    places = grid @ AXES.T
+    distance = np.full(len(grid), np.inf)
+    for place in _table([*TAKEN, *taken]) @ AXES.T:
+        distance = np.minimum(distance, ((places - place) ** 2).sum(-1))
+    picks = []
+    for _ in range(count):
+        picks.append(grid[distance.argmax()])
+        distance = np.minimum(distance, ((places - places[distance.argmax()]) ** 2).sum(-1))
+    return ["#" + bytes(pick.astype(np.uint8)).hex() for pick in picks]
+
+
+def _table(colors: Sequence[str]) -> np.ndarray:
+    return np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors])
 
 
 def rgb(classes: Sequence[str]) -> UInt8[np.ndarray, "class 3"]:
     """The classes' colors."""
-    table = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in class_colors(classes)]
-    return np.array(table, np.uint8)
+    return _table(class_colors(classes)).astype(np.uint8)

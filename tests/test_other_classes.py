@@ -139,7 +139,7 @@ def test_the_paper_stands_beside_faces_alone():
         moment = {k: last | {"per_class": dict.fromkeys(classes, 1.0)} for k in ("before", "last")}
         by = {f"masks_by_{who}": {"teacher": moment} for who in ("judge", "teacher")}
         spread = {"diversity_cielab": {"teacher": {"before": 1.0, "last": 1.0}}}
-        files = {"sampling": by | spread | {"targets": 1, "samples": 1}}
+        files = {"sampling": by | spread | {"targets": 1, "samples": 1, "teacher_samples": 1}}
         table = sampling.agreement_table({"x": files})
         assert ("paper, FFHQ" in table) is known
 

@@ -263,7 +263,9 @@ def panels(files: Mapping[str, dict]) -> list[Panel]:
         lines[title] = _line(ticks, [_best(found["taps"], kind, px, name) for px in ticks])
     whole = found["all"][name]["mean"]
     lines["all taps"] = Line([ticks[0], ticks[-1]], [whole, whole], dashed=True)
-    by_tap = Panel("What each tap knows", "resolution of the tap, px", y, lines, True, ticks)
+    by_tap = Panel(
+        "What each tap knows", "resolution of the tap, px", y, lines, log_x=True, ticks=ticks
+    )
     return [by_tap, _size_panel(found)]
 
 

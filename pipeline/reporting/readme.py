@@ -186,7 +186,8 @@ def _to_editing(files: Mapping[str, dict]) -> list[str]:
     counts = {method: scores["count"] for method, scores in found["edited"].items()}
     few = f" ({counts['teacher']} by the teacher)" if len(set(counts.values())) > 1 else ""
     return [
-        f"{max(counts.values())} semantic edits{few}, IoU of the edited region with its target, as the judge sees it: "
+        f"{max(counts.values())} semantic edits{few}, IoU of the edited region with its target, "
+        "as the judge sees it: "
         f"{scores} %; minus the teacher in the loop: {'; '.join(words)}."
     ]
 
