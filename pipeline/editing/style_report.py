@@ -18,7 +18,7 @@ SHOWN = 4  # samples of the figure of clusters
 
 
 def skipped(family: str) -> dict:
-    """The report of a family without styles, or with styles that `generator.styles` does not name."""
+    """The report of a family without styles, or whose styles `generator.styles` does not name."""
     has = "style scales that are not named yet" if family in UNNAMED else "no style scales"
     return {"skipped": f"{family} has {has}: there is nothing to transfer"}
 
