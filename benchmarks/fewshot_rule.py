@@ -48,7 +48,7 @@ def scores(study: str) -> dict[tuple, np.ndarray]:
     """{(shots, power, iterations): mean percent over repeats, for every L2}."""
     store = open_store(f"data/pixels/{study}.json")
     channels, num = np.arange(store.plan.facts["channels"]), store.plan.facts["num_classes"]
-    held = read_columns(store, "validation", channels, HELD, torch.bfloat16, "cpu")
+    held = read_columns(store, "validation", channels, HELD, "cpu")
     found: dict[tuple, list] = {}
     for rows in selection.disjoint_draws(store.plan.splits["train"], max(SHOTS), REPEATS, seed=0):
         for shots in SHOTS:

@@ -22,18 +22,16 @@ from pipeline.control_features import (
     Reinitialized,
     image_size,
 )
-from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError, choose
 from pipeline.extractors import LSE
 from pipeline.features import Source
-from pipeline.fitting import Columns, validation_miou
+from pipeline.fitting import RELIABLE, Choice, Columns, choose_fit
 from pipeline.metrics import PROTOCOLS, PixelCounts, paired_interval, summary
 from pipeline.pixels import hypercolumns
 from pipeline.progress import say
 from pipeline.stores import Store
 
 BATCH = 16  # samples a task
-SETTLED = 5  # iterations before validation may choose, as in fit_lse
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,6 @@ class SampleTask:
     places: np.ndarray
     size: int
     align_corners: bool
-    dtype: torch.dtype
 
 
 def _sample(task: SampleTask) -> np.ndarray:
@@ -110,9 +107,8 @@ def _sample(task: SampleTask) -> np.ndarray:
         for i in range(len(maps[names[0]])):
             sample = [maps[name][i] for name in names]
             columns = hypercolumns(sample, next(places), task.size, task.align_corners)
-            found.append(columns.to(task.dtype).cpu())
-    x = torch.cat(found)
-    return (x.view(torch.int16) if task.dtype == torch.bfloat16 else x).numpy()  # numpy lacks it
+            found.append(columns.to(solvers.STORED).cpu())
+    return torch.cat(found).view(torch.uint8).numpy()  # numpy lacks bfloat16
 
 
 def sample_columns(
@@ -127,16 +123,15 @@ def sample_columns(
     drawn = study.pixels.read(split, slice(None), ("places", "classes", "weights"))
     drawn = {name: values[:, keep] for name, values in drawn.items()}
     device, align = study.source.device, study.pixels.plan.facts["align_corners"]
-    dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
     tasks = [
-        SampleTask(features, split, i, j, drawn["places"][i:j], study.size, align, dtype)
+        SampleTask(features, split, i, j, drawn["places"][i:j], study.size, align)
         for i, j in _blocks(total)
     ]
     channels = sum(tap.channels for tap in features.taps)
-    x, done = torch.empty(total * share, channels, dtype=dtype, device=device), 0
+    x, done = torch.empty(total * share, channels, dtype=solvers.STORED, device=device), 0
     processes = workers.count(num_workers, device, len(tasks))
     for part in workers.run(_sample, tasks, f"sampling {split}", processes):
-        x[done : done + len(part)] = torch.from_numpy(part).view(dtype).to(device)
+        x[done : done + len(part)] = torch.from_numpy(part).view(x.dtype).to(device)
         done += len(part)
     classes, weights = (torch.from_numpy(drawn[k].ravel()) for k in ("classes", "weights"))
     return Columns(x, classes.long().to(device), weights.to(device))
@@ -146,38 +141,12 @@ def _blocks(total: int) -> list[tuple[int, int]]:
     return [(start, min(start + BATCH, total)) for start in range(0, total, BATCH)]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A linear classifier [C, K] on stacked channels, and what validation chose."""
-
-    matrix: Tensor
-    bias: Tensor | None
-    l2: float
-    iteration: int
-    miou: float
-
-
 def fit_control(
     train: Columns, held: Columns, num_classes: int, settings: Settings, bias: bool, samples: int
-) -> Fitted:
-    """The rule of fit_lse: the L2 and the iteration that score best on the validation pixels."""
+) -> Choice:
+    """By the rule of fit_lse."""
     data = solvers.problem(train.x, train.y, train.weights, num_classes, bias)
-    best: list[Fitted] = []
-
-    def consider(iteration: int, solution: solvers.Solution) -> None:
-        if iteration < min(SETTLED, settings.iterations):
-            return
-        scores = validation_miou(held, solution, num_classes)
-        i = int(np.argmax(scores))
-        if not best or scores[i] > best[0].miou:
-            offset = None if solution.bias is None else solution.bias[i].cpu()
-            matrix = solution.matrix[i].cpu()
-            best[:] = [Fitted(matrix, offset, settings.l2[i], iteration, scores[i])]
-
-    precondition = samples >= 100  # as in fit_lse: fewer samples have no reliable covariance
-    l2 = list(settings.l2)
-    solvers.lbfgs(data, l2, settings.iterations, precondition, on_iteration=consider)
-    return best[0]
+    return choose_fit(data, held, settings.l2, settings.iterations, samples >= RELIABLE)
 
 
 @dataclass(frozen=True)
@@ -207,13 +176,14 @@ def _predict(task: PredictTask) -> np.ndarray:
 
 
 def predict_control(
-    study: Study, features: Features, fitted: Fitted, split: str, num_workers: int
+    study: Study, features: Features, fitted: Choice, split: str, num_workers: int
 ) -> np.ndarray:
     """Masks [N, size, size] of a split, while its features stream by."""
-    bias = None if fitted.bias is None else fitted.bias.numpy()
+    matrix = fitted.matrix.cpu().numpy()
+    bias = None if fitted.bias is None else fitted.bias.cpu().numpy()
     device, align = study.source.device, study.pixels.plan.facts["align_corners"]
     tasks = [
-        PredictTask(features, fitted.matrix.numpy(), bias, split, i, j, study.size, align, device)
+        PredictTask(features, matrix, bias, split, i, j, study.size, align, device)
         for i, j in _blocks(Group(study.images).splits[split])
     ]
     processes = workers.count(num_workers, device, len(tasks))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pipeline import solvers
 from pipeline.arrays import Group
-from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, Extractor, build, variant
 from pipeline.features import decode
@@ -24,6 +23,9 @@ from pipeline.taps import Tap, select
 from pipeline.training import Schedule, train
 
 ROWS = 64  # masks in memory at a time
+SETTLED = 5  # iterations before validation may choose one
+HALVED = 8  # iterations after which the better half of the L2 values goes on
+RELIABLE = 100  # samples from which on their covariance is worth preconditioning with
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,6 @@ def read_columns(
     split: str,
     channels: np.ndarray,  # which of the stored channels
     pixel_budget: int,  # pixels in all; each sample gives its share, evenly spread
-    dtype: torch.dtype,
     device: str,
     masks: str | None = None,  # zarr group of other masks of the same samples; None: as drawn
 ) -> Columns:
@@ -56,7 +57,7 @@ def read_columns(
     labels = None if masks is None else _labels(masks, store, split)
     whole = len(channels) == store.plan.facts["channels"]
     pick = slice(None) if whole else torch.from_numpy(channels)
-    x = torch.empty(samples * share, len(channels), dtype=dtype, device=device)
+    x = torch.empty(samples * share, len(channels), dtype=solvers.STORED, device=device)
     classes, weights = [], []
     names = [array.name for array in store.plan.arrays]
     for row in range(samples):
@@ -92,11 +93,58 @@ def _labels(masks: str, store: Store, split: str) -> Group:
 
 @dataclass(frozen=True)
 class Choice:
-    """One candidate on the validation pixels."""
+    """A linear classifier, and what the validation pixels chose it by."""
 
+    matrix: Tensor  # [C, K]
+    bias: Tensor | None  # [K]
     l2: float
     iteration: int
     miou: float
+    curve: list[dict]  # per iteration: the mIoU in %, by L2
+    objective: list[list[float]]  # per iteration, of the L2 values that were left
+
+
+def choose_fit(
+    data: solvers.Problem,
+    held: Columns,
+    l2: Sequence[float],  # candidates
+    iterations: int,
+    precondition: bool,
+    second_moments: Tensor | None = None,  # to precondition with; None: of the data
+) -> Choice:
+    """Solve for all L2 values at once; the held-out pixels choose among values and iterations.
+
+    The rule: from the fifth iteration on, the highest mIoU over the classes but 0, which the
+    weights make an estimate of `miou_dataset` there. After every eighth iteration the better half
+    of the values goes on (successive halving): the others cost time and change nothing.
+    """
+    left, curve, best = list(l2), [], []
+
+    def consider(iteration: int, solution: solvers.Solution) -> list[int] | None:
+        if iteration < min(SETTLED, iterations):
+            return None
+        scores = validation_miou(held, solution, data.num_classes)
+        found = {f"{value:g}": round(100 * s, 3) for value, s in zip(left, scores, strict=True)}
+        curve.append({"iteration": iteration, "miou": found})
+        i = int(np.argmax(scores))
+        if not best or scores[i] > best[0][-1]:
+            bias = None if solution.bias is None else solution.bias[i].clone()
+            best[:] = [(solution.matrix[i].clone(), bias, left[i], iteration, scores[i])]
+        if iteration % HALVED or len(left) == 1:
+            return None
+        kept = sorted(np.argsort(scores)[len(left) // 2 :].tolist())
+        left[:] = [left[i] for i in kept]
+        return kept
+
+    solution = solvers.lbfgs(
+        data,
+        list(l2),
+        iterations,
+        precondition,
+        on_iteration=consider,
+        second_moments=second_moments,
+    )
+    return Choice(*best[0], curve, solution.objective)
 
 
 def fit_lse(
@@ -108,60 +156,32 @@ def fit_lse(
     device: str,
     masks: str | None = None,  # zarr group of other masks than the pixels were drawn with
 ) -> tuple[LSE, dict]:
-    """Fit on `train`, choose L2 and the iteration on `validation`, return the LSE and the facts.
-
-    The rule: among all L2 values and all iterations from the fifth on, the highest mIoU over the
-    classes but 0 on the validation pixels, weighted so that it estimates `miou_dataset` there.
-    """
+    """Fit on `train`, choose as `choose_fit` does on `validation`; the LSE and the facts."""
     start, cpu = time.perf_counter(), time.process_time()
     facts, form = store.plan.facts, variant(name)
     classes = facts["classes"] if masks is None else Group(masks).attributes["classes"]
     taps = [Tap(**tap) for tap in facts["taps"]]
     kept, channels = _kept(taps, facts["resolution"] // form.finest)
-    dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
-    read = read_columns(store, "train", channels, pixel_budget, dtype, device, masks)
-    held = read_columns(store, "validation", channels, pixel_budget // 4, dtype, device, masks)
+    read = read_columns(store, "train", channels, pixel_budget, device, masks)
+    held = read_columns(store, "validation", channels, pixel_budget // 4, device, masks)
     data = solvers.problem(read.x, read.y, read.weights, len(classes), form.bias)
     say(f"fitting {len(data.x)} pixels x {len(channels)} channels, {len(l2)} values of L2")
 
-    best: list = [Choice(float("nan"), 0, -1.0), None, None]
-    curve: list[dict] = []
-
-    def consider(iteration: int, solution: solvers.Solution) -> None:
-        if iteration < min(5, iterations):
-            return
-        scores = validation_miou(held, solution, len(classes))
-        curve.append({"iteration": iteration, "miou": [round(100 * s, 3) for s in scores]})
-        index = int(np.argmax(scores))
-        if scores[index] > best[0].miou:
-            bias = None if solution.bias is None else solution.bias[index].cpu()
-            best[:] = (
-                Choice(l2[index], iteration, scores[index]),
-                solution.matrix[index].cpu(),
-                bias,
-            )
-
-    solution = solvers.lbfgs(
-        data,
-        list(l2),
-        iterations,
-        precondition=store.plan.splits["train"] >= 100,
-        on_iteration=consider,
-    )
-    choice, matrix, bias = best
+    precondition = store.plan.splits["train"] >= RELIABLE
+    choice = choose_fit(data, held, l2, iterations, precondition)
     extractor = LSE(classes, kept, form.bias, facts["align_corners"])
-    extractor.set_matrix(matrix)
+    extractor.set_matrix(choice.matrix.cpu())
     if form.bias:
-        extractor.bias.data = bias
+        extractor.bias.data = choice.bias.cpu()
     say(f"chose L2 {choice.l2} at iteration {choice.iteration}: {100 * choice.miou:.2f}")
     return extractor, {
         "solver": "lbfgs",
         "l2": choice.l2,
         "iteration": choice.iteration,
         "validation_pixels_miou": round(100 * choice.miou, 3),
-        "validation_curve": curve,
+        "validation_curve": choice.curve,
         "l2_candidates": list(l2),
-        "objective": [[round(v, 5) for v in row] for row in solution.objective],
+        "objective": [[round(v, 5) for v in row] for row in choice.objective],
         "pixels": len(data.x),
         "parameters": sum(p.numel() for p in extractor.parameters()),
         "seconds": round(time.perf_counter() - start, 1),

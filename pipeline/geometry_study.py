@@ -18,7 +18,7 @@ from pipeline.extractors import LSE, Extractor
 from pipeline.fair_sampling import SCALES, fair_similarity
 from pipeline.features import stream
 from pipeline.fewshot import Study
-from pipeline.fitting import Columns
+from pipeline.fitting import Choice, Columns
 from pipeline.metrics import (
     PROTOCOLS,
     PixelCounts,
@@ -32,7 +32,7 @@ from pipeline.metrics import (
 from pipeline.prediction import confusions, stack, stacked_masks
 from pipeline.progress import say
 from pipeline.stores import Store
-from pipeline.tap_fits import Fit, Pixels
+from pipeline.tap_fits import Pixels
 from pipeline.taps import Tap
 
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # of pixels that a single channel is on for
@@ -163,8 +163,8 @@ TapSet = tuple[int, ...]  # indices of taps
 class Fits:
     """Everything that was fitted."""
 
-    layered: Fit  # eq (8)
-    sets: dict[TapSet, Fit]  # eq (1) over some taps: each alone, the sets below, and all
+    layered: Choice  # eq (8)
+    sets: dict[TapSet, Choice]  # eq (1) over some taps: each alone, the sets below, and all
     resolutions: dict[int, TapSet]
     nested: list[TapSet]  # by greedy selection
 
@@ -183,7 +183,7 @@ class Fits:
     def report(self, pixels: Pixels, found: Mapping[str, np.ndarray]) -> dict:
         """Scores of every fit on the test split."""
 
-        def facts(taps: TapSet, fit: Fit | None = None) -> dict:
+        def facts(taps: TapSet, fit: Choice | None = None) -> dict:
             kept, fit = [pixels.taps[i] for i in taps], fit or self.sets[taps]
             return {
                 "taps": [tap.name for tap in kept],

@@ -11,14 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline import solvers
-from pipeline.devices import fast_bfloat16
 from pipeline.extractors import LSE
-from pipeline.fitting import Columns, read_columns, validation_miou
+from pipeline.fitting import RELIABLE, Choice, Columns, choose_fit, read_columns
 from pipeline.stores import Store
 from pipeline.taps import Tap
-
-SETTLED = 5  # iterations before validation may choose one, as for every LSE
-RELIABLE = 100  # training samples from which on second moments precondition, as for every LSE
 
 
 @dataclass(frozen=True)
@@ -73,24 +69,13 @@ def prepare(train: Columns, held: Columns, store: Store) -> Pixels:
 def read(store: Store, pixel_budget: int, device: str) -> tuple[Columns, Columns]:
     """Training pixels of all taps, and a quarter as many validation pixels."""
     channels = np.arange(store.plan.facts["channels"])
-    dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
     return (
-        read_columns(store, "train", channels, pixel_budget, dtype, device),
-        read_columns(store, "validation", channels, pixel_budget // 4, dtype, device),
+        read_columns(store, "train", channels, pixel_budget, device),
+        read_columns(store, "validation", channels, pixel_budget // 4, device),
     )
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A matrix [C, K] over the scaled channels of some taps, and what validation chose."""
-
-    matrix: Tensor
-    l2: float
-    iteration: int
-    miou: float  # on the validation pixels
-
-
-def fit_taps(pixels: Pixels, chosen: Sequence[int], l2: Sequence[float], iterations: int) -> Fit:
+def fit_taps(pixels: Pixels, chosen: Sequence[int], l2: Sequence[float], iterations: int) -> Choice:
     """Solve eq (1) over the taps of these indices alone."""
     data, held, moments = pixels.data, pixels.held, pixels.moments
     if len(chosen) < len(pixels.taps):
@@ -101,7 +86,7 @@ def fit_taps(pixels: Pixels, chosen: Sequence[int], l2: Sequence[float], iterati
     return _best(data, held, moments, l2, iterations)
 
 
-def fit_layered(pixels: Pixels, layer_weight: float, l2: Sequence[float], iterations: int) -> Fit:
+def fit_layered(pixels: Pixels, layer_weight: float, l2: Sequence[float], iterations: int) -> Choice:
     """Solve eq (8): the loss of eq (1) plus `layer_weight` times that of each tap alone.
 
     Validation judges the sum over taps.
@@ -121,26 +106,7 @@ def _best(
     moments: Tensor | None,
     l2: Sequence[float],
     iterations: int,
-) -> Fit:
-    """The L2 and the iteration that score best on the validation pixels."""
-    best: list[Fit] = []
-    # The held pixels are scaled as the data: they need the matrix before its scale is undone.
+) -> Choice:
+    """As every LSE; the held pixels are scaled as the data, and so is the matrix."""
     data = replace(data, scale=torch.ones_like(data.scale))
-
-    def consider(iteration: int, solution: solvers.Solution) -> None:
-        if iteration < min(SETTLED, iterations):
-            return
-        scores = validation_miou(held, solution, data.num_classes)
-        i = int(np.argmax(scores))
-        if not best or scores[i] > best[0].miou:
-            best[:] = [Fit(solution.matrix[i].clone(), l2[i], iteration, scores[i])]
-
-    solvers.lbfgs(
-        data,
-        list(l2),
-        iterations,
-        precondition=moments is not None,
-        on_iteration=consider,
-        second_moments=moments,
-    )
-    return best[0]
+    return choose_fit(data, held, l2, iterations, moments is not None, moments)

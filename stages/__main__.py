@@ -19,6 +19,7 @@ STAGES = (
     "measure_controls",
     "measure_geometry",
     "select_categories",
+    "label_selected",
     "fit_fewshot",
     "sweep_fewshot",
     "measure_sampling",

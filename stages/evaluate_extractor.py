@@ -30,6 +30,7 @@ def evaluate_extractor(
     from pipeline.files import write_json
     from pipeline.metrics import PixelCounts, summary
     from pipeline.prediction import predict_masks
+    from pipeline.progress import say
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     targets = {"teacher": Group(masks)}
@@ -47,6 +48,8 @@ def evaluate_extractor(
             counts.add(found, group.read("test", "masks"))
             report[f"against_{target}"] = summary(counts, classes)
         write_json(metrics / f"{name}.json", report)
+        per_image, whole = (report["against_teacher"][f"miou_{p}"] for p in ("per_image", "dataset"))
+        say(f"{name}: miou_per_image {per_image['mean']:.1f}, miou_dataset {whole['mean']:.1f} %")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def judge_teacher(
     from pipeline.devices import pick_device
     from pipeline.errors import InputError
     from pipeline.files import write_json
-    from pipeline.labeling import label_images
+    from pipeline.labeling import Job, label_images
     from pipeline.metrics import PixelCounts, summary
     from pipeline.teachers import load_teacher
 
@@ -32,7 +32,8 @@ def judge_teacher(
             f"the teacher's: {', '.join(ours)}",
             "name label space and judge so that both networks speak of the same classes",
         )
-    found = label_images(str(judge), labels, str(images), ["test"], pick_device(device), workers)
+    job = Job(str(judge), (labels,), str(images), pick_device(device))
+    (found,) = label_images(job, ["test"], workers)
     write_group(judge_masks, found, {"labels": labels, "classes": classes})
     counts = PixelCounts(len(classes))
     counts.add(Group(masks).read("test", "masks"), found["test/masks"])

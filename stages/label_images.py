@@ -1,4 +1,4 @@
-"""Images become the teacher's masks, at the images' own size."""
+"""Images become the teacher's masks, at the images' own size, in a study's label spaces."""
 
 from pathlib import Path
 
@@ -9,32 +9,30 @@ def label_images(
     images: Path,
     teacher: Path,
     masks: Path,
+    masks_full: Path,
     *,
     labels: str,
+    labels_full: str,
     device: str,
-    keep: Path | None = None,  # selected classes, as select_categories writes them; None: all
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
-    """Label every split of `images` with the weights `teacher` in the label space `labels`."""
-    from pipeline import labeling
+    """Label every split of `images` with the weights `teacher`, once for both label spaces."""
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
-    from pipeline.files import read_json, sha256
-    from pipeline.teachers import load_teacher
+    from pipeline.files import sha256
+    from pipeline.labeling import Job
+    from pipeline.labeling import label_images as label
+    from pipeline.teachers import load_teachers
 
-    kept = None if keep is None else read_json(keep)["kept"]
-    digest, space = sha256(teacher)[:16], load_teacher(teacher, labels, keep=kept).labels
-    arrays = labeling.label_images(
-        str(teacher),
-        labels,
-        str(images),
-        list(Group(images).splits),
-        pick_device(device),
-        workers,
-        kept,
-    )
-    facts = {"labels": labels if kept is None else space.name, "classes": space.classes}
-    write_group(masks, arrays, facts | {"teacher": digest})
+    spaces = (labels, labels_full)
+    readings = [one.labels for one in load_teachers(teacher, spaces)]
+    job = Job(str(teacher), spaces, str(images), pick_device(device))
+    found = label(job, list(Group(images).splits), workers)
+    for path, name, space, arrays in zip(
+        (masks, masks_full), spaces, readings, found, strict=True
+    ):
+        facts = {"labels": name, "classes": space.classes, "teacher": sha256(teacher)[:16]}
+        write_group(path, arrays, facts)
 
 
 if __name__ == "__main__":

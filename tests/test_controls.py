@@ -7,7 +7,7 @@ import pytest
 import torch
 import toys
 
-from pipeline import control_features, controls, fitting
+from pipeline import control_features, controls, solvers
 from pipeline.arrays import Group, write_group
 from pipeline.control_features import (
     GeneratorFeatures,
@@ -93,8 +93,7 @@ def by_color():
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    monkeypatch.setattr(controls, "fast_bfloat16", lambda device: False)
-    monkeypatch.setattr(fitting, "fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(solvers, "STORED", torch.float32)
 
 
 @pytest.fixture

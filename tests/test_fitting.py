@@ -3,7 +3,7 @@ import pytest
 import torch
 import toys
 
-from pipeline import fitting, recipe
+from pipeline import fitting, recipe, solvers
 from pipeline.arrays import Group, write_group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
@@ -75,7 +75,7 @@ def study(tmp_path_factory, checkpoints):
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    monkeypatch.setattr(fitting, "fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(solvers, "STORED", torch.float32)
 
 
 def test_a_planted_extractor_is_found_again(study, float32, tmp_path):
@@ -86,10 +86,23 @@ def test_a_planted_extractor_is_found_again(study, float32, tmp_path):
     assert scores.mean > 0.9
     assert facts["l2"] == L2[1] and 5 <= facts["iteration"] <= 100
     assert facts["validation_pixels_miou"] == pytest.approx(100 * scores.mean, abs=5)
-    best = max(max(point["miou"]) for point in facts["validation_curve"])
+    best = max(max(point["miou"].values()) for point in facts["validation_curve"])
     assert facts["validation_pixels_miou"] == pytest.approx(best, abs=1e-2), "the best of the curve"
     assert facts["pixels"] == SIZES["train"] * 256
     assert facts["parameters"] == study.channels * len(toys.CLASSES)
+
+
+def test_halving_the_values_of_l2_chooses_as_solving_for_all_of_them(study, float32, monkeypatch):
+    values = [1.0, 0.1, 0.01, 0.001]
+    halved, facts = fit_lse(study.pixels(), "lse", values, 20, 100_000, "cpu")
+    tried = [len(point["miou"]) for point in facts["validation_curve"]]
+    assert tried == [4] * 4 + [2] * 8 + [1] * 4, "iterations 5-8, 9-16, 17-20"
+    monkeypatch.setattr(fitting, "HALVED", 100)
+    whole, every = fit_lse(study.pixels(), "lse", values, 20, 100_000, "cpu")
+    assert len(every["validation_curve"][-1]["miou"]) == 4
+    assert (facts["l2"], facts["iteration"]) == (every["l2"], every["iteration"])
+    for a, b in zip(halved.weights, whole.weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
 
 
 def test_one_pass_for_all_extractors_gives_the_masks_of_each_alone(study, tmp_path):
@@ -118,15 +131,14 @@ def test_the_variants_differ_as_their_names_say(study, float32):
 
 def test_the_budget_bounds_the_pixels(study):
     store, channels = study.pixels(), np.arange(study.channels)
-    read = read_columns(store, "train", channels, 1000, torch.float32, "cpu")
+    read = read_columns(store, "train", channels, 1000, "cpu")
     assert len(read.x) == len(read.y) == len(read.weights) == SIZES["train"] * 25 <= 1000
-    whole = read_columns(store, "train", channels, 10**9, torch.float32, "cpu")
+    whole = read_columns(store, "train", channels, 10**9, "cpu")
     assert len(whole.x) == SIZES["train"] * 256
-    some = read_columns(store, "train", channels[3:5], 10**9, torch.float32, "cpu")
+    some = read_columns(store, "train", channels[3:5], 10**9, "cpu")
     assert torch.equal(some.x, whole.x[:, 3:5])
-    low = read_columns(store, "train", channels, 10**9, torch.bfloat16, "cpu")
-    assert low.x.dtype == torch.bfloat16
-    assert low.x[0].nbytes == 2 * study.channels
+    assert whole.x.dtype == torch.bfloat16
+    assert whole.x[0].nbytes == 2 * study.channels
     masks = Group(study.masks_path).read("train", "masks")
     shares = np.bincount(masks.ravel(), minlength=4) / masks.size
     weighted = torch.zeros(4).index_add_(0, whole.y, whole.weights) / whole.weights.sum()
@@ -170,7 +182,7 @@ def test_other_masks_of_the_same_samples_relabel_the_pixels(study, tmp_path):
     }
     write_group(tmp_path / "other.zarr", swapped, {"classes": list(toys.CLASSES)[::-1]})
     every = np.arange(study.channels)
-    arguments = (store, "train", every, 40 * 100, torch.float32, "cpu")
+    arguments = (store, "train", every, 40 * 100, "cpu")
     drawn, other = read_columns(*arguments), read_columns(*arguments, str(tmp_path / "other.zarr"))
     assert torch.equal(other.x, drawn.x) and torch.equal(other.weights, drawn.weights)
     assert torch.equal(other.y, len(toys.CLASSES) - 1 - drawn.y)
@@ -186,7 +198,6 @@ def test_masks_of_another_study_are_refused(study, tmp_path):
             "train",
             np.arange(4),
             100,
-            torch.float32,
             "cpu",
             str(tmp_path / "few.zarr"),
         )

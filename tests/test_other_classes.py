@@ -15,7 +15,7 @@ from pipeline.extractors import LSE, save_extractor
 from pipeline.features import Source, stream
 from pipeline.files import write_json
 from pipeline.images import to_float, to_uint8
-from pipeline.labeling import label_images
+from pipeline.labeling import Job, label_images
 from pipeline.metrics import PixelCounts, summary
 from pipeline.pixels import draw_pixels, hypercolumns
 from pipeline.prediction import predict_masks
@@ -48,10 +48,8 @@ def metrics(tmp_path_factory, checkpoints):
         images[f"{split}/images"] = to_uint8(drawn, 32)
     write_group(folder / "images.zarr", images, {})
     teacher = teacher_of_many_classes(folder / "teacher.safetensors", images["train/images"])
-    masks = label_images(
-        *(str(teacher), str(folder / "scene.yaml"), str(folder / "images.zarr")),
-        *(["train", "test"], "cpu", 1),
-    )
+    job = Job(str(teacher), (str(folder / "scene.yaml"),), str(folder / "images.zarr"))
+    (masks,) = label_images(job, ["train", "test"], 1)
     write_group(folder / "masks.zarr", masks, {"classes": list(CLASSES)})
     lse = fitted(source, masks["train/masks"])
     path = folder / "lse.safetensors"

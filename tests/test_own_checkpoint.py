@@ -69,7 +69,8 @@ def test_from_a_file_to_the_scores_of_an_extractor(tmp_path, published, teacher_
         max_gib=1,
         **where,
     )
-    label_images(images, teacher_weights, masks, labels="celebamask15", device="cpu", workers=1)
+    names = {"labels": "celebamask15", "labels_full": "celebamask19"}
+    label_images(images, teacher_weights, masks, tmp_path / "full", **names, device="cpu", workers=1)
     cache_pixels(
         checkpoint,
         latents,

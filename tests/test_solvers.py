@@ -3,8 +3,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from pipeline import solvers
 from pipeline.errors import InputError
-from pipeline.solvers import lbfgs, problem
+from pipeline.solvers import lbfgs, problem, times, transposed_times
 
 CHANNELS, CLASSES = 6, 4
 
@@ -137,6 +138,26 @@ def test_bfloat16_features_give_nearly_the_same_minimum():
     rough = lbfgs(problem(torch.from_numpy(x).bfloat16(), *tensors), [0.01], 30)
     assert rough.objective[-1] == pytest.approx(exact.objective[-1], rel=1e-2)
     assert rough.matrix.dtype == torch.float32
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["converted", "bfloat16 units"])
+def test_products_of_stored_columns_with_and_without_units(fast, monkeypatch):
+    monkeypatch.setattr(solvers, "fast_bfloat16", lambda device: fast)
+    rows = solvers.CACHED_ROWS + 5  # more than a block
+    x = torch.randn(rows, 7).bfloat16()
+    matrix, values = torch.randn(7, 3), torch.randn(rows, 3)
+    close = {"rtol": 0.02, "atol": 0.2} if fast else {"rtol": 1e-5, "atol": 1e-4}
+    torch.testing.assert_close(times(x, matrix), x.float() @ matrix, **close)
+    torch.testing.assert_close(transposed_times(x, values), x.float().T @ values, **close)
+
+
+def test_values_that_are_let_go_leave_the_others_as_they_were():
+    data, l2 = prepare(*sample(), True), [0.1, 0.01, 0.001]
+    whole = lbfgs(data, l2, 20)
+    left = lbfgs(data, l2, 20, on_iteration=lambda i, s: {5: [0, 2], 9: [1]}.get(i))
+    assert [len(row) for row in left.objective] == [3] * 6 + [2] * 4 + [1] * 11
+    torch.testing.assert_close(left.matrix[0], whole.matrix[2], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(left.bias[0], whole.bias[2], rtol=1e-3, atol=1e-4)
 
 
 def test_every_iteration_is_reported():

@@ -4,11 +4,11 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline.arrays import write_group
+from pipeline.arrays import Group, write_group
 from pipeline.checkpoints import write_safetensors
 from pipeline.errors import InputError
 from pipeline.images import to_float
-from pipeline.labeling import label_images
+from pipeline.labeling import Job, label_images, label_rows, label_selected
 from pipeline.teachers import load_teacher
 from pipeline.teachers.faces import augment, load_pairs, sampling_weights
 from pipeline.teachers.labels import CELEBAMASK19, FLIP19, LABEL_SPACES
@@ -135,22 +135,63 @@ def test_wrong_teachers_are_refused(tmp_path, teacher_weights, checkpoints):
         load_teacher(path)
 
 
-def test_stored_images_are_labeled_split_by_split(tmp_path, teacher_weights):
+@pytest.fixture
+def stored_images(tmp_path):
     rng = np.random.default_rng(0)
     images = {
         f"{split}/images": rng.integers(0, 256, (num, 3, 32, 32)).astype(np.uint8)
-        for split, num in {"train": 18, "test": 2, "pool": 0}.items()  # 18: more than a batch
+        for split, num in {"train": 18, "test": 2}.items()  # 18: more than a batch
     }
     write_group(tmp_path / "images", images, {})
-    masks = label_images(
-        str(teacher_weights), "celebamask15", str(tmp_path / "images"), ["train", "test"], "cpu", 1
-    )
+    return tmp_path / "images"
+
+
+def test_stored_images_are_labeled_split_by_split(stored_images, teacher_weights):
+    images = {"train/images": Group(stored_images).read("train", "images")}
+    job = Job(str(teacher_weights), ("celebamask15",), str(stored_images))
+    (masks,) = label_images(job, ["train", "test"], 1)
     assert {name: values.shape for name, values in masks.items()} == {
         "train/masks": (18, 32, 32),
         "test/masks": (2, 32, 32),
     }
     expected = load_teacher(teacher_weights).label(to_float(images["train/images"][17:]), 32)
     np.testing.assert_array_equal(masks["train/masks"][17:], expected)
+
+
+def test_one_pass_gives_the_masks_of_every_label_space(stored_images, teacher_weights):
+    spaces = ("celebamask15", "celebamask19")
+    job = Job(str(teacher_weights), spaces, str(stored_images))
+    together = label_images(job, ["train", "test"], 1)
+    for space, found in zip(spaces, together, strict=True):
+        (alone,) = label_images(Job(job.teacher, (space,), job.images), ["train", "test"], 1)
+        for name, masks in alone.items():
+            np.testing.assert_array_equal(found[name], masks)
+
+
+def test_selecting_classes_gives_what_labeling_all_images_again_gives(
+    tmp_path, stored_images, teacher_weights, monkeypatch
+):
+    job = Job(str(teacher_weights), ("celebamask19",), str(stored_images))
+    (masks,) = label_images(job, ["train", "test"], 1)
+    write_group(tmp_path / "full", masks, {"classes": list(CELEBAMASK19)})
+    shown = [set(np.unique(mask)) for mask in masks["train/masks"]]
+    some = next(i for i in range(1, 19) if 0 < sum(i in ids for ids in shown) < len(shown))
+    kept = [name for i, name in enumerate(CELEBAMASK19) if i not in (0, some)]
+    again = []
+
+    def spy(job, rows, workers):
+        again.append(rows)
+        return label_rows(job, rows, workers)
+
+    monkeypatch.setattr("pipeline.labeling.label_rows", spy)
+    found = label_selected(job, Group(tmp_path / "full"), kept, 1)
+    assert again[0]["train"] == [row for row, ids in enumerate(shown) if some in ids]
+    monkeypatch.undo()
+    (expected,) = label_images(
+        Job(job.teacher, job.labels, job.images, keep=tuple(kept)), ["train", "test"], 1
+    )
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
 
 
 # Pairs of images and masks

@@ -34,9 +34,10 @@ def read_metrics(folder: Path) -> dict[str, dict[str, dict]]:
 
 
 def read_study(folder: Path) -> dict[str, dict]:
-    """{name: JSON} of a study's folder; files of a subfolder are `subfolder/name`."""
-    paths = sorted(folder.rglob("*.json"))
-    return {str(path.relative_to(folder).with_suffix("")): read_json(path) for path in paths}
+    """{name: JSON} of a study's folder; files of a subfolder but `scores` are `subfolder/name`."""
+    names = {path: str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json")}
+    names = {path: name.removeprefix("scores/") for path, name in names.items()}
+    return {name: read_json(path) for path, name in sorted(names.items(), key=lambda x: x[1])}
 
 
 def evaluated(files: Mapping[str, dict], within: str = "") -> list[str]:

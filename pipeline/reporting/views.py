@@ -23,8 +23,14 @@ def training_panel(files: Mapping[str, dict]) -> Panel:
             continue
         at = [point.get("iteration", point.get("passes")) for point in curve]
         seconds = np.array(at, float) / at[-1] * fit["cpu_seconds"]
-        lines[title] = Line(seconds.tolist(), [float(np.max(point["miou"])) for point in curve])
+        lines[title] = Line(seconds.tolist(), [_best(point) for point in curve])
     return Panel("Validation along the fit", "CPU s", "mIoU on validation, %", lines, log_x=True)
+
+
+def _best(point: Mapping) -> float:
+    """The mIoU at a point; of an LSE, that of the best L2."""
+    found = point["miou"]
+    return max(found.values()) if isinstance(found, Mapping) else found
 
 
 def confusion_shares(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:

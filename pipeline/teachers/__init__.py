@@ -56,25 +56,39 @@ class Teacher(nn.Module):
         self, images: Float[Tensor, "sample 3 height width"], size: int
     ) -> Float[Tensor, "sample class size size"]:
         """Class probabilities at `size` px of images in [-1, 1] of any size; differentiable."""
-        return torch.einsum("nchw,cm->nmhw", self._logits(images, size).softmax(1), self.merge)
+        return self._merged(self.network_logits(images, size))
 
     def log_probabilities(
         self, images: Float[Tensor, "sample 3 height width"], size: int
     ) -> Float[Tensor, "sample class size size"]:
         """The logarithm of `probabilities`; its gradient does not vanish where they underflow."""
-        logs = self._logits(images, size).log_softmax(1)
+        logs = self._with_zero(self.network_logits(images, size)).log_softmax(1)
         members = [column.nonzero()[:, 0] for column in self.merge.T]
         return torch.stack([logs[:, ids].logsumexp(1) for ids in members], 1)
 
-    def _logits(self, images: Tensor, size: int) -> Tensor:
-        """Logits [N, C, size, size] of the network's own classes, after the zero logit if any."""
+    def network_logits(
+        self, images: Float[Tensor, "sample 3 height width"], size: int
+    ) -> Float[Tensor, "sample network_class size size"]:
+        """Logits at `size` px of the network's own classes."""
         x, side = images.to(self.merge.device).clamp(-1, 1), self.input_size
         if side is not None and x.shape[-2:] != (side, side):
             x = F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True)
         logits = self.network(x.contiguous(memory_format=torch.channels_last)).float()
-        logits = F.interpolate(
+        return F.interpolate(
             logits, (size, size), mode="bilinear", align_corners=False, antialias=True
         )
+
+    def masks(
+        self, logits: Float[Tensor, "sample network_class size size"]
+    ) -> UInt8[np.ndarray, "sample size size"]:
+        """Masks of class ids from `network_logits`, which teachers of one network share."""
+        return self._merged(logits).argmax(1).to(torch.uint8).cpu().numpy()
+
+    def _merged(self, logits: Tensor) -> Tensor:
+        return torch.einsum("nchw,cm->nmhw", self._with_zero(logits).softmax(1), self.merge)
+
+    def _with_zero(self, logits: Tensor) -> Tensor:
+        """With the zero logit of "none of these" before the network's, if there is one."""
         if not self.labels.zero_logit:
             return logits
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)
@@ -84,7 +98,7 @@ class Teacher(nn.Module):
         self, images: Float[Tensor, "sample 3 height width"], size: int
     ) -> UInt8[np.ndarray, "sample size size"]:
         """Masks of class ids [N, size, size] of images in [-1, 1]."""
-        return self.probabilities(images, size).argmax(1).to(torch.uint8).cpu().numpy()
+        return self.masks(self.network_logits(images, size))
 
 
 def load_teacher(
@@ -99,7 +113,28 @@ def load_teacher(
     a folder, or an id on the hub, of a Hugging Face model for semantic segmentation. labels None:
     the paper's 15 classes of a face parser, any other network's own.
     """
+    return load_teachers(path, [labels], device, keep)[0]
+
+
+def load_teachers(
+    path: str | Path,
+    labels: Sequence[str | Path | None],
+    device: str | torch.device = "cpu",
+    keep: Sequence[str] | None = None,  # selected classes; None: all
+) -> list[Teacher]:
+    """One network read in several label spaces, as `load_teacher` reads it in one."""
     network, names, input_size = _open(path)
+    spaces = [_space(path, network, names, wanted, keep) for wanted in labels]
+    return [Teacher(network, space, input_size).to(device) for space in spaces]
+
+
+def _space(
+    path: str | Path,
+    network: nn.Module,
+    names: Sequence[str],
+    labels: str | Path | None,
+    keep: Sequence[str] | None,
+) -> LabelSpace:
     if labels is None:
         labels = "celebamask15" if tuple(names) in {CELEBAMASK19, FACE15} else NATIVE
     space = read_space(labels, names)
@@ -110,7 +145,7 @@ def load_teacher(
             "a network with a logit a pixel and class (SegFormer, UPerNet)",
             "leave `none_of_these` out, and name a class for the `rest`",
         )
-    return Teacher(network, space, input_size).to(device)
+    return space
 
 
 def _open(path: str | Path) -> tuple[nn.Module, Sequence[str], int | None]:
@@ -178,4 +213,4 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: object, wanted: 
         ) from error
 
 
-__all__ = ["INPUT_SIZE", "LABEL_SPACES", "Teacher", "load_teacher"]
+__all__ = ["INPUT_SIZE", "LABEL_SPACES", "Teacher", "load_teacher", "load_teachers"]
