@@ -257,8 +257,8 @@ def test_an_edit_leaves_earlier_taps_alone(generator):
         first = next((n for n in after if not torch.equal(after[n], before[n])), None)
         order = [*before, None]
         scaled = [tap.name for tap in generator.taps if tap.resolution <= style.resolution]
-        if style.tap is not None:  # the map that it scales lies before it
-            assert order.index(first) > order.index(style.tap), style.name
+        if style.tap is not None:  # what it scales lies before it
+            assert order.index(first) > order.index(style.tap.name), style.name
         assert first is None or order.index(first) >= len(scaled) - 2, style.name
 
 
