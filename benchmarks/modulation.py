@@ -29,7 +29,7 @@ REPEATS = 5
 def kernels_per_sample(layer: StyledConv, x: Tensor, w: Tensor, noise_mode: str) -> Tensor:
     """StyledConv.forward, the textbook way."""
     kernel = layer.weight.transpose(0, 1) if layer.up else layer.weight
-    kernels = kernel * layer.affine(w)[:, None, :, None, None]
+    kernels = kernel * layer.affine(w)[:, None]
     kernels = kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + EPSILON).rsqrt()
     num, channels, channels_in = kernels.shape[:3]
     x = x.reshape(1, num * channels_in, *x.shape[2:])
@@ -46,7 +46,7 @@ def kernels_per_sample(layer: StyledConv, x: Tensor, w: Tensor, noise_mode: str)
 
 def kernels_to_rgb(layer: ToRGB, x: Tensor, w: Tensor, image: Tensor | None) -> Tensor:
     """ToRGB.forward, the textbook way."""
-    kernels = layer.weight * layer.affine(w)[:, None]
+    kernels = layer.weight * layer.affine(w).flatten(1)[:, None]
     num = len(kernels)
     flat = x.reshape(1, -1, *x.shape[2:])
     colors = F.conv2d(flat, kernels.flatten(0, 1)[..., None, None], groups=num)

@@ -25,14 +25,14 @@ class Tap:
 class Style:
     """One style: the output of a submodule, a scale [N, channels, 1, 1] of a feature map.
 
-    A family whose module gives scale and bias at once has [N, 2 channels, ...], the scale first.
+    A family whose module gives scale and bias at once has [N, 2 channels, 1, 1], the scale first.
     """
 
     name: str
     module: str
     channels: int
     resolution: int  # of the map that it scales, px
-    tap: str | None  # that map, where it is a tap; None: the family's `scaled_map` makes it
+    tap: Tap | None  # what `scaled_map` makes that map of; None: of the learned constant
 
 
 def select(taps: Sequence[Tap], max_resolution: int | None = None) -> tuple[Tap, ...]:

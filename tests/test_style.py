@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import toys
 from test_clustering import golden_maps
+from test_generators import FIRST_TAP
+from test_golden_generators import FILES, load
 
 from pipeline.editing import color
 from pipeline.editing.contributions import (
@@ -28,21 +29,27 @@ from pipeline.taps import record
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "editing_in_style.json").read_text())
 
+WITHOUT_STYLES = {"dcgan", "pggan"}
+WITH_BIASES = {"stylegan"}  # families whose styles hold scales, then biases
+NETWORKS = sorted(FAMILIES.keys() - WITHOUT_STYLES)  # toys, and networks of other projects
+NETWORKS += [n for n in FILES if n.startswith("stylegan") and "state dict" not in n]
+# The first tap that a style reaches (None: only the image), in the styles' order.
+FIRST = FIRST_TAP | {  # all but StyleGAN2 have a style a row of ws
+    "stylegan2": [
+        *("4px_conv2", None),  # of the ToRGB
+        *("8px_conv1", "8px_conv2", None),
+        *("16px_conv1", "16px_conv2", None),
+        *("32px_conv1", "32px_conv2", None),
+        *("64px_conv1", "64px_conv2", None),  # GenForce's
+    ]
+}
 
-WITHOUT_STYLES = {"dcgan", "pggan"}  # by their nature
-WITHOUT_STYLES |= {
-    "stylegan",
-    "stylegan2",
-}  # whose scales no one has named yet: edit_style skips them
 
-
-@pytest.fixture(params=sorted(FAMILIES))
-def generator(request, checkpoints):
-    network = load_generator(checkpoints[request.param])
-    if not network.styles:
-        assert request.param in WITHOUT_STYLES, "a family that lost its styles"
-        pytest.skip(f"the styles of {request.param} are not named")
-    return network
+@pytest.fixture(params=NETWORKS)
+def generator(request, checkpoints, tmp_path):
+    if request.param in FAMILIES:
+        return load_generator(checkpoints[request.param])
+    return load(tmp_path, *FILES[request.param])
 
 
 def ws_of(generator, num=2):
@@ -221,15 +228,20 @@ def test_epsilon_counts_channels_of_512(generator):
 # What a generator does
 
 
-def test_styles_are_the_rows_of_ws(generator):
-    """Every style depends on its own row, and is all that the row does."""
+def test_families_without_scales_have_no_styles(checkpoints):
+    styles = {family: load_generator(checkpoints[family]).styles for family in FAMILIES}
+    assert {family for family, found in styles.items() if not found} == WITHOUT_STYLES
+
+
+def test_every_style_reaches_the_image(generator):
     ws = ws_of(generator)
     image, _, scales = look(generator, ws[:1])
     _, _, other = look(generator, ws[1:])
     names = [style.name for style in generator.styles]
     assert len(set(names)) == len(names) and not set(names) & {t.name for t in generator.taps}
     for style in generator.styles:
-        assert scales[style.name].shape[1] == style.channels
+        width = style.channels * (2 if generator.family in WITH_BIASES else 1)
+        assert scales[style.name].shape == (1, width, 1, 1)
         query = {style.name: np.ones(style.channels)}
         with torch.inference_mode(), restyled(generator, other, query):
             assert not torch.equal(generator.synthesis(ws[:1]), image), style.name
@@ -250,26 +262,47 @@ def test_an_edit_leaves_earlier_taps_alone(generator):
     ws = ws_of(generator)
     _, before, _ = look(generator, ws[:1])
     _, _, other = look(generator, ws[1:])
+    first = FIRST[generator.family][: len(generator.styles)]
+    assert len(first) == len(generator.styles)
     for i, style in enumerate(generator.styles):
-        query = {s.name: np.ones(s.channels) for s in generator.styles[i:]}
-        with restyled(generator, other, query):
-            _, after, _ = look(generator, ws[:1])
-        first = next((n for n in after if not torch.equal(after[n], before[n])), None)
-        order = [*before, None]
-        scaled = [tap.name for tap in generator.taps if tap.resolution <= style.resolution]
-        if style.tap is not None:  # the map that it scales lies before it
-            assert order.index(first) > order.index(style.tap), style.name
-        assert first is None or order.index(first) >= len(scaled) - 2, style.name
+        for end in (i + 1, None):  # this one, and all from it on
+            query = {s.name: np.ones(s.channels) for s in generator.styles[i:end]}
+            with restyled(generator, other, query):
+                _, after, _ = look(generator, ws[:1])
+            changed = [name for name in after if not torch.equal(after[name], before[name])]
+            known = next((name for name in first[i:end] if name), None)
+            assert next(iter(changed), None) == known, style.name
 
 
-def test_scaled_maps_are_what_the_convolutions_read(checkpoints):
+@pytest.mark.parametrize("normalization", ["image", "dataset"])
+def test_contributions_of_a_generator(generator, normalization):
+    """They sum to 1 for every style and channel; the order of samples and batches do not matter."""
+    rng = torch.Generator().manual_seed(0)
+    ws, membership = ws_of(generator, 5), torch.rand(5, 3, 8, 8, generator=rng).softmax(1)
+
+    def matrices(order, batch):
+        sums = {style.name: Contributions(normalization) for style in generator.styles}
+        for rows in torch.tensor(order).split(batch):
+            _, features, scales = look(generator, ws[rows])
+            for style in generator.styles:
+                maps = generator.scaled_map(style, features, scales)
+                assert maps.shape[1:] == (style.channels, *[style.resolution] * 2), style.name
+                sums[style.name].add(maps, resample(membership[rows], style.resolution))
+        return {name: found.matrix for name, found in sums.items()}
+
+    known, found = matrices([0, 1, 2, 3, 4], 5), matrices([3, 0, 4, 2, 1], 2)
+    for name, matrix in known.items():
+        np.testing.assert_allclose(matrix.sum(0), 1, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], matrix, atol=1e-5, err_msg=name)
+
+
+def test_mobile_stylegan_scales_what_convolutions_read(checkpoints):
     generator = load_generator(checkpoints["mobile_stylegan"])
     _, features, scales = look(generator, ws_of(generator))
     taps = {tap.module: tap for tap in generator.taps}
     read = 0
     for style in generator.styles:
         x = generator.scaled_map(style, features, scales)
-        assert x.shape == (2, style.channels, style.resolution, style.resolution), style.name
         tap = taps.get(style.module.removesuffix(".modulation"))
         if tap is not None:
             conv = generator.get_submodule(tap.module)
@@ -277,6 +310,52 @@ def test_scaled_maps_are_what_the_convolutions_read(checkpoints):
             torch.testing.assert_close(made, features[tap.name])
             read += 1
     assert read == len(generator.taps)
+
+
+def test_stylegan2_scales_what_layers_read(checkpoints):
+    """Each layer makes its tap of the map that its style scales, and the ToRGBs the image."""
+    generator = load_generator(checkpoints["stylegan2"])
+    ws = ws_of(generator)
+    ws = ws + torch.randn(ws.shape, generator=torch.Generator().manual_seed(0))  # rows differ
+    known, features, scales = look(generator, ws)
+    taps, row, image = {tap.module: tap.name for tap in generator.taps}, 0, None
+    for style in generator.styles:
+        module = style.module.removesuffix(".affine")
+        layer, x = generator.get_submodule(module), generator.scaled_map(style, features, scales)
+        if module in taps:
+            made = layer(x, ws[:, row], "const")
+            torch.testing.assert_close(made, features[taps[module]])
+            row += 1
+        else:
+            image = layer(x, ws[:, row], image)
+    torch.testing.assert_close(image, known)
+
+
+def test_stylegan_scales_normed_maps(checkpoints):
+    """Neither their style nor the choice of a normalization changes contributions."""
+    generator = load_generator(checkpoints["stylegan"])
+    rng = torch.Generator().manual_seed(0)
+    _, features, scales = look(generator, ws_of(generator, 4))
+    for style in generator.styles:
+        x, tap = generator.scaled_map(style, features, scales), features[style.tap.name]
+        scale, shift = scales[style.name].chunk(2, 1)
+        torch.testing.assert_close(x * (scale + 1) + shift, tap)
+        torch.testing.assert_close(normalize(x), x, atol=1e-4, rtol=0)
+        u = torch.rand(4, 3, *tap.shape[2:], generator=rng).softmax(1)
+        known = measured(tap, u, "image")
+        for normalization in ("image", "dataset"):
+            np.testing.assert_allclose(measured(x, u, normalization), known, atol=1e-5)
+        assert np.abs(measured(tap, u, "dataset") - known).max() > 1e-3, "the tap's own differ"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_factor_of_zero_leaves_no_map(checkpoints, dtype):
+    generator = load_generator(checkpoints["stylegan"])
+    style = generator.styles[2]
+    tap = torch.full((1, style.channels, 8, 8), 0.3, dtype=dtype)
+    scales = torch.cat([torch.full_like(tap[..., :1, :1], -1), tap[..., :1, :1]], 1)
+    found = generator.scaled_map(style, {style.tap.name: tap}, {style.name: scales})
+    assert found.abs().max() == 0
 
 
 # Transfers
@@ -309,12 +388,14 @@ def test_a_blend_of_everything_is_the_reference_up_to_there(generator):
 
 
 def test_global_interpolation_ends_at_the_reference(generator):
+    """But where styles hold biases, too: those stay the target's (eq 3)."""
     ws = ws_of(generator)
     transfer = Transfer(generator, ws[:1], ws[1:], 32)
     rows = everywhere(generator, 0.0)
     for strength, known in ((0.0, transfer.own), (1.0, transfer.other)):
         asked = queries("global", strength, generator.styles, rows)
-        np.testing.assert_array_equal(transfer.restyle(asked), known)
+        same = strength == 0 or generator.family not in WITH_BIASES
+        assert np.array_equal(transfer.restyle(asked), known) is same
 
 
 def picture(seed, size=12):
@@ -379,8 +460,3 @@ def test_published_styles(published):
         x = generator.scaled_map(style, features, scales)
         assert x.shape[1:] == (style.channels, style.resolution, style.resolution)
         assert scales[style.name].shape == (1, style.channels, 1, 1)
-
-
-def test_dcgan_has_no_styles(checkpoints):
-    assert load_generator(checkpoints["dcgan"]).styles == ()
-    assert toys.toy_network("mobile_stylegan").styles

@@ -7,6 +7,7 @@ import pytest
 import toys
 
 from pipeline.arrays import Group, write_group
+from pipeline.checkpoints import read_safetensors, write_safetensors
 from pipeline.editing import style_scores as scores
 from pipeline.editing import style_study
 from pipeline.editing.catalog import (
@@ -23,7 +24,7 @@ from pipeline.editing.catalog import (
 from pipeline.editing.style_plan import Plan, choose_pairs, class_groups, parse_parts, strengths
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
-from pipeline.features import plan_features
+from pipeline.features import Source, plan_features
 from pipeline.files import read_json, write_json
 from pipeline.generators import load_generator
 from pipeline.reporting import style, tables
@@ -292,8 +293,16 @@ def study(tmp_path, checkpoints, latents, masks):
     return files
 
 
-def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(study, monkeypatch):
-    paths = study("mobile_stylegan")
+@pytest.mark.parametrize(
+    "family, layers",
+    [
+        ("mobile_stylegan", ["4px", "8px_conv1"]),
+        ("stylegan", ["4px_conv1", "8px_conv1"]),
+        ("stylegan2", ["4px_conv2", "8px_conv1"]),
+    ],
+)
+def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(study, monkeypatch, family, layers):
+    paths = study(family)
     whole = style_study.edit_pair
     calls = []
 
@@ -316,14 +325,18 @@ def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(study, monkeypatch)
     assert not parts.exists()
 
     found = read_json(paths["metrics"])
-    assert found["layer"] in {"4px", "8px_conv1"} and found["left_out"] == []
-    assert [c["layer"] for c in found["candidates"]] == ["4px", "8px_conv1"]
+    assert found["layer"] in layers and found["left_out"] == []
+    assert [c["layer"] for c in found["candidates"]] == layers
     assert set(found["parts"]) == {"nose", "top"} and found["classes"]["nose"]["lse"] == 80.0
     courses = found["curves"]["trained"]["nose"]
     assert set(courses) == set(style.METHODS)
-    assert courses["global"][-1]["in_share"] == 1 == courses["global"][-1]["out_share"]
+    end = courses["global"][-1]
+    if family == "stylegan":  # its biases stay
+        assert 1 != end["in_share"] > 0 < end["out_share"] != 1
+    else:
+        assert end["in_share"] == 1 == end["out_share"]
     assert courses["poisson"][0]["out_mse"] == 0
-    assert courses["simultaneous"][0]["in_mse"] < courses["global"][-1]["in_mse"]
+    assert courses["simultaneous"][0]["in_mse"] < end["in_mse"]
     assert set(found["curves"]["control"]["nose"]) == {"sequential", "simultaneous", "global"}
 
     catalog, contributions = read_catalog(paths["styled"])
@@ -355,10 +368,26 @@ def draw(paths, found):
         tables.write_table(table, paths["styled"].with_name(name), "t", "n")
 
 
-def test_a_family_without_styles_is_skipped(study):
-    paths = study("dcgan")
+def test_contributions_do_not_depend_on_the_set_of_taps(tmp_path, checkpoints, latents):
+    """A StyleGAN that is read through its second convolutions has all of its styles."""
+    tensors, facts = read_safetensors(checkpoints["stylegan"])
+    few = tmp_path / "few.safetensors"
+    write_safetensors(few, tensors, facts | {"tap_set": "second_conv"})
+    memberships = {"half": (np.arange(2 * 16 * 16, dtype=np.uint8).reshape(2, 16, 16) // 128, 2)}
+    known, found = (
+        style_study.measure_contributions(source, memberships, "image", "area", 32)
+        for path in (checkpoints["stylegan"], few)
+        if (source := Source(str(path), str(latents["stylegan"])))
+    )
+    assert len(load_generator(few).taps) == 4 and len(found[0]) == 8 and found[1] == known[1]
+    assert all(np.array_equal(found[0][name], matrix) for name, matrix in known[0].items())
+
+
+@pytest.mark.parametrize("family", ["dcgan", "pggan"])
+def test_a_family_without_styles_is_skipped(study, family):
+    paths = study(family)
     edit_style(**paths, **OPTIONS)
-    assert "dcgan has no style scales" in read_json(paths["metrics"])["skipped"]
+    assert f"{family} has no style scales" in read_json(paths["metrics"])["skipped"]
     assert list(paths["styled"].iterdir()) == [paths["styled"] / "catalog.json"]
     style.draw_study(paths["styled"], {}, paths["styled"].with_name("figures"), 2)
     assert not paths["styled"].with_name("figures").exists()

@@ -13,14 +13,12 @@ from pipeline.editing.style_study import Inputs, Study
 from pipeline.files import sha256
 from pipeline.stores import open_store
 
-UNNAMED = {"stylegan", "stylegan2"}
 SHOWN = 4  # samples of the figure of clusters
 
 
 def skipped(family: str) -> dict:
-    """The report of a family without styles, or whose styles `generator.styles` does not name."""
-    has = "style scales that are not named yet" if family in UNNAMED else "no style scales"
-    return {"skipped": f"{family} has {has}: there is nothing to transfer"}
+    """The report of a family without styles."""
+    return {"skipped": f"{family} has no style scales: there is nothing to transfer"}
 
 
 def report(study: Study, plan: Plan, lse: Mapping) -> dict:

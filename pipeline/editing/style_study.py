@@ -123,6 +123,7 @@ def measure_contributions(
 ) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
     """M of every membership and style {`membership/style`: [group, channel]}; image statistics."""
     generator, images = source.generator(), []
+    taps = [style.tap for style in generator.styles if style.tap is not None]
     names = [(kind, style) for kind in memberships for style in generator.styles]
     sums = {(kind, style): Contributions(normalization) for kind, style in names}
     total, step = len(next(iter(memberships.values()))[0]), source.batch_size
@@ -131,7 +132,7 @@ def measure_contributions(
         shares = {kind: one_hot(labels[rows], k) for kind, (labels, k) in memberships.items()}
         with (
             torch.inference_mode(),
-            record(generator, generator.taps) as features,
+            record(generator, taps) as features,
             record(generator, generator.styles) as scales,
         ):
             drawn = generator.synthesis(source.ws("train", rows.start, rows.stop))

@@ -26,6 +26,7 @@ class Generator(nn.Module, ABC):
     resolution: int
     taps: tuple[Tap, ...]
     styles: tuple[Style, ...] = ()  # none: a family that has no scales to edit
+    const: Tensor  # [1, channels, 4, 4], of a family that has a style of no tap
     w_avg: Tensor
 
     def mapping(
@@ -74,13 +75,13 @@ class Generator(nn.Module, ABC):
     def scaled_map(
         self,
         style: Style,
-        features: Mapping[str, Tensor],  # of all taps, as a pass recorded them
+        features: Mapping[str, Tensor],  # of the styles' taps, as a pass recorded them
         scales: Mapping[str, Tensor],  # of all styles, of the same pass
     ) -> Float[Tensor, "sample channel height width"]:
         """The map that a style scales: the input of its modulated convolution."""
         if style.tap is None:
-            raise NotImplementedError(f"{self.family} says not what {style.name} scales")
-        return features[style.tap]
+            return self.const.expand(len(scales[style.name]), -1, -1, -1)
+        return features[style.tap.name]
 
     @property
     @abstractmethod

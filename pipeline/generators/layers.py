@@ -39,6 +39,14 @@ def map_to_w(layers: nn.ModuleList, z: Float[Tensor, "sample z_dim"]) -> Tensor:
     return x
 
 
+class Affine(nn.Linear):
+    """w to a style A(w), a value or two of which each channel of a map gets."""
+
+    def forward(self, w: Tensor) -> Tensor:
+        """[N, w_dim] to [N, out_features, 1, 1]."""
+        return super().forward(w)[..., None, None]
+
+
 class Noise(nn.Module):
     """Adds a map of unit noise times a strength: one strength in all, or one a channel."""
 

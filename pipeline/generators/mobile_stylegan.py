@@ -169,23 +169,22 @@ class MobileStyleGAN(Generator):
         """One a row of ws, in the rows' order."""
         yield Style("4px_style", "conv.modulation", widths[0], 4, None)
         for level, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            before, px, at = self.taps[2 * level].name, 8 * 2**level, f"layers.{level}"
+            before, conv1 = self.taps[2 * level : 2 * level + 2]
+            px, at = conv1.resolution, f"layers.{level}"
             yield Style(f"{px}px_up_style", f"{at}.up", i, px // 2, before)
-            yield Style(f"{px}px_conv1_style", f"{at}.conv1.modulation", i // 4, px, None)
-            yield Style(f"{px}px_conv2_style", f"{at}.conv2.modulation", o, px, f"{px}px_conv1")
+            yield Style(f"{px}px_conv1_style", f"{at}.conv1.modulation", i // 4, px, before)
+            yield Style(f"{px}px_conv2_style", f"{at}.conv2.modulation", o, px, conv1)
         last = self.taps[-1]
-        yield Style("to_img_style", "to_img_modulation", widths[-1], last.resolution, last.name)
+        yield Style("to_img_style", "to_img_modulation", widths[-1], last.resolution, last)
 
     def scaled_map(
         self, style: Style, features: Mapping[str, Tensor], scales: Mapping[str, Tensor]
     ) -> Tensor:
         """The const, a tap, or the upsampled map, which `draw` scales before it upsamples."""
-        if style.name == "4px_style":
-            return self.const.expand(len(scales["4px_style"]), -1, -1, -1)
-        if style.tap is None:
-            up = next(s for s in self.styles if s.name == style.name.replace("conv1", "up"))
-            return inverse_haar(features[up.tap] * scales[up.name] / 2)
-        return features[style.tap]
+        scaled = super().scaled_map(style, features, scales)
+        if "conv1" in style.name:
+            return inverse_haar(scaled * scales[style.name.replace("conv1", "up")] / 2)
+        return scaled
 
     @property
     def style_weights(self) -> dict[str, Tensor]:

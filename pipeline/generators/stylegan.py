@@ -1,6 +1,6 @@
 """StyleGAN (Karras et al. 2019, arXiv:1812.04948): instance norm and style after convolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.generators.base import Generator
 from pipeline.generators.layers import (
     EPSILON,
+    Affine,
     Noise,
     conv_taps,
     count,
@@ -18,6 +19,7 @@ from pipeline.generators.layers import (
     mapping_layers,
     mapping_widths,
 )
+from pipeline.taps import Style
 
 FUSED_FROM = 128  # px from which published networks upsample by a transposed convolution
 
@@ -27,7 +29,7 @@ class Styled(nn.Module):
 
     def __init__(self, w_dim: int, channels: int, resolution: int):
         super().__init__()
-        self.affine = nn.Linear(w_dim, 2 * channels)
+        self.affine = Affine(w_dim, 2 * channels)
         self.noise = Noise(resolution, channels)
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -37,12 +39,10 @@ class Styled(nn.Module):
         x = F.leaky_relu_(x, 0.2)
         scale, shift = self.affine(w).chunk(2, 1)
         # The norm and the style in one pass: x a + b with a = (s0 + 1) / sd, b = s1 - mean a.
-        variance, mean = torch.var_mean(x.float(), (2, 3), correction=0)
+        variance, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)
         factor = (scale + 1).float() * (variance + EPSILON).rsqrt()
         offset = shift.float() - mean * factor
-        return torch.addcmul(
-            offset.to(x.dtype)[..., None, None], x, factor.to(x.dtype)[..., None, None]
-        )
+        return torch.addcmul(offset.to(x.dtype), x, factor.to(x.dtype))
 
 
 class Constant(Styled):
@@ -120,6 +120,23 @@ class StyleGAN(Generator):
             self.layers.append(UpConv(*sizes, fused) if i % 2 else Conv(*sizes))
         self.to_rgb = nn.Conv2d(widths[-1], 3, 1)
         self.register_buffer("w_avg", torch.zeros(self.w_dim))
+        self.styles = tuple(
+            Style(f"{tap.name}_style", f"{tap.module}.affine", tap.channels, tap.resolution, tap)
+            for tap in self.taps
+        )
+
+    def scaled_map(
+        self, style: Style, features: Mapping[str, Tensor], scales: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The instance norm's output: the tap with its style undone, zeros where s0 + 1 = 0.
+
+        Its channels have zero mean and unit variance in each image, so both normalizations of
+        contributions agree; those of the tap itself would not, over a data set.
+        """
+        scale, shift = scales[style.name].chunk(2, 1)
+        factor = (scale + 1).float()
+        normed = (features[style.tap.name].float() - shift) / factor
+        return torch.where(factor == 0, 0.0, normed)
 
     @property
     def style_weights(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ shares one kernel; the textbook form makes a kernel per sample (`benchmarks/modu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline.generators.base import Generator
 from pipeline.generators.layers import (
     EPSILON,
+    Affine,
     Noise,
     conv_taps,
     count,
@@ -23,6 +24,7 @@ from pipeline.generators.layers import (
     mapping_layers,
     mapping_widths,
 )
+from pipeline.taps import Style
 
 FIR = (1.0, 3.0, 3.0, 1.0)  # low-pass filter of every upsampling, before its normalization
 
@@ -50,7 +52,7 @@ class StyledConv(nn.Module):
         clamp: float | None,  # largest magnitude of the output; None: any
     ):
         super().__init__()
-        self.affine = nn.Linear(w_dim, channels_in)
+        self.affine = Affine(w_dim, channels_in)
         # As the convolution takes it: reordering it would cost a tenth of the pass.
         shape = (channels_in, channels) if up else (channels, channels_in)
         self.weight = nn.Parameter(torch.zeros(*shape, 3, 3))
@@ -64,9 +66,9 @@ class StyledConv(nn.Module):
         style = self.affine(w)
         # |kernel * style|^2 over inputs and taps, for each sample and output: [N, channels]
         energy = self.weight.square().sum((2, 3))
-        power = style.square() @ (energy if self.up else energy.T)
+        power = style.flatten(1).square() @ (energy if self.up else energy.T)
         demodulation = math.sqrt(2) * (power + EPSILON).rsqrt()
-        x = self.convolve(x * style[..., None, None])
+        x = self.convolve(x * style)
         x = torch.addcmul(self.bias[:, None, None], x, demodulation[..., None, None])
         x = F.leaky_relu_(self.noise(x, noise_mode), 0.2)
         return x if self.clamp is None else x.clamp_(-self.clamp, self.clamp)
@@ -84,7 +86,7 @@ class ToRGB(nn.Module):
 
     def __init__(self, w_dim: int, channels: int, clamp: float | None):
         super().__init__()
-        self.affine = nn.Linear(w_dim, channels)
+        self.affine = Affine(w_dim, channels)
         self.weight = nn.Parameter(torch.zeros(3, channels))
         self.bias = nn.Parameter(torch.zeros(3))
         self.clamp = clamp
@@ -92,7 +94,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, image: Tensor | None) -> Tensor:
         """[N, channels, H, W], w [N, w_dim] and colors [N, 3, H/2, W/2] to colors [N, 3, H, W]."""
-        kernels = self.weight * self.affine(w)[:, None]  # [N, 3, channels]: smaller than the map
+        # The kernels, [N, 3, channels], are scaled instead of the map: they are smaller.
+        kernels = self.weight * self.affine(w).flatten(1)[:, None]
         colors = x.permute(0, 2, 3, 1).flatten(1, 2) @ kernels.transpose(1, 2) + self.bias
         if self.clamp is not None:
             colors = colors.clamp(-self.clamp, self.clamp)
@@ -131,6 +134,17 @@ class StyleGAN2(Generator):
         self.register_buffer("w_avg", torch.zeros(self.w_dim))
         if conv_clamp is not None:
             self.register_buffer("conv_clamp", torch.tensor(conv_clamp))
+        self.styles = tuple(self._styles())
+
+    def _styles(self) -> Iterator[Style]:
+        """One a modulated convolution, of its input; a resolution's colors after its last layer."""
+        before, channels, px = None, self.const.shape[1], 4
+        for index, tap in enumerate(self.taps):
+            yield Style(f"{tap.name}_style", f"{tap.module}.affine", channels, px, before)
+            before, channels, px = tap, tap.channels, tap.resolution
+            if index % 2 == 0:
+                at = f"to_rgb.{index // 2}.affine"
+                yield Style(f"{px}px_to_rgb_style", at, channels, px, tap)
 
     @property
     def style_weights(self) -> dict[str, Tensor]:
