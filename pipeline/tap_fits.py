@@ -86,7 +86,9 @@ def fit_taps(pixels: Pixels, chosen: Sequence[int], l2: Sequence[float], iterati
     return _best(data, held, moments, l2, iterations)
 
 
-def fit_layered(pixels: Pixels, layer_weight: float, l2: Sequence[float], iterations: int) -> Choice:
+def fit_layered(
+    pixels: Pixels, layer_weight: float, l2: Sequence[float], iterations: int
+) -> Choice:
     """Solve eq (8): the loss of eq (1) plus `layer_weight` times that of each tap alone.
 
     Validation judges the sum over taps.

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.checkpoints import read_safetensors, write_safetensors
+from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError, choose
 from pipeline.files import atomic, fingerprint, sha256
 from pipeline.metrics import PixelCounts, dataset_scores, summary
@@ -105,7 +106,7 @@ def train(
 
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, fast_bfloat16(device.type)):
             logits = network.train()(images)
         loss = _loss(logits.float(), masks.to(device), None if polishing else weight)
         optimizer.zero_grad(set_to_none=True)

@@ -48,7 +48,9 @@ def evaluate_extractor(
             counts.add(found, group.read("test", "masks"))
             report[f"against_{target}"] = summary(counts, classes)
         write_json(metrics / f"{name}.json", report)
-        per_image, whole = (report["against_teacher"][f"miou_{p}"] for p in ("per_image", "dataset"))
+        per_image, whole = (
+            report["against_teacher"][f"miou_{p}"] for p in ("per_image", "dataset")
+        )
         say(f"{name}: miou_per_image {per_image['mean']:.1f}, miou_dataset {whole['mean']:.1f} %")
 
 

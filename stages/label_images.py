@@ -28,9 +28,7 @@ def label_images(
     readings = [one.labels for one in load_teachers(teacher, spaces)]
     job = Job(str(teacher), spaces, str(images), pick_device(device))
     found = label(job, list(Group(images).splits), workers)
-    for path, name, space, arrays in zip(
-        (masks, masks_full), spaces, readings, found, strict=True
-    ):
+    for path, name, space, arrays in zip((masks, masks_full), spaces, readings, found, strict=True):
         facts = {"labels": name, "classes": space.classes, "teacher": sha256(teacher)[:16]}
         write_group(path, arrays, facts)
 

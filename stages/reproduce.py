@@ -66,11 +66,20 @@ def stages_to_run() -> dict[str, set[str]]:
 def side_by_side(needs: dict[str, set[str]], cores: list[int]) -> list[str]:
     """Run every stage once what it needs is done, at most one a core; returns what failed."""
     waiting, running, readers, failed = dict(needs), {}, [], []
+    started = time.monotonic()
     try:
         while waiting or running:
-            for stage in [name for name, process in running.items() if process.poll() is not None]:
-                if running.pop(stage).returncode:
+            for stage in [name for name, process in running.items() if _ended(process)]:
+                process = running.pop(stage)
+                if process.returncode:
                     failed.append(stage)
+                now, done = time.monotonic(), len(needs) - len(waiting) - len(running)
+                print(
+                    f"[{stage}] {'failed' if process.returncode else 'done'} after "
+                    f"{now - process.began:.0f} s ({process.cpu_seconds:.0f} CPU s); "
+                    f"{done} of {len(needs)} stages in {(now - started) / 60:.0f} min",
+                    flush=True,
+                )
             undone = {*waiting, *running, *failed}
             ready = [name for name, wanted in waiting.items() if not wanted & undone]
             if not ready and not running:
@@ -96,8 +105,17 @@ def _start(stage: str, cores: list[int]) -> subprocess.Popen:
     words = ["dvc", "--wait-for-lock", "repro", "--single-item", stage]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     os.sched_setaffinity(process.pid, cores)
-    process.cores = cores
+    process.cores, process.began = cores, time.monotonic()
     return process
+
+
+def _ended(process: subprocess.Popen) -> bool:
+    """Whether a stage has ended; if so, its CPU time is known, that of its own processes too."""
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if pid:
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.cpu_seconds = usage.ru_utime + usage.ru_stime
+    return pid != 0
 
 
 def _relay(stage: str, lines: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import toys
 
-from pipeline import control_features, controls, solvers
+from pipeline import control_features, solvers
 from pipeline.arrays import Group, write_group
 from pipeline.control_features import (
     GeneratorFeatures,

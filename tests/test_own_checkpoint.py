@@ -70,7 +70,9 @@ def test_from_a_file_to_the_scores_of_an_extractor(tmp_path, published, teacher_
         **where,
     )
     names = {"labels": "celebamask15", "labels_full": "celebamask19"}
-    label_images(images, teacher_weights, masks, tmp_path / "full", **names, device="cpu", workers=1)
+    label_images(
+        images, teacher_weights, masks, tmp_path / "full", **names, device="cpu", workers=1
+    )
     cache_pixels(
         checkpoint,
         latents,

@@ -1,5 +1,6 @@
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,7 @@ def test_stages_run_side_by_side_and_what_joins_them_last(run, tmp_path):
     assert not set(cores_a.split(",")) & set(cores_b.split(","))
     assert len((tmp_path / "table").read_text().splitlines()) == 2
     assert "[fit_extractor@a-b] Running stage 'fit_extractor@a-b'" in done.stdout
+    assert re.search(r"\[make_tables\] done after \d s \(\d CPU s\); 6 of 6 stages", done.stdout)
     again = run(sys.executable, "-m", "stages.reproduce")
     assert again.returncode == 0 and "Running stage" not in again.stdout
 
