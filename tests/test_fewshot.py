@@ -9,12 +9,17 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import fewshot, selection
+from pipeline import selection
 from pipeline.arrays import write_group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, load_extractor, save_extractor
 from pipeline.features import Source, stream
-from pipeline.fewshot import Rule, Study, Sweep, Task
+from pipeline.fewshot.fits import Rule, Task, fit
+from pipeline.fewshot.pool import annotate
+from pipeline.fewshot.scores import IOU, report, statistics
+from pipeline.fewshot.strategies import SELECTIONS, entropy, select_and_solve
+from pipeline.fewshot.study import Study, open_study
+from pipeline.fewshot.sweeps import Sweep, fit_fewshot, sweep_fewshot
 from pipeline.files import write_json
 from pipeline.metrics import PixelCounts, intersection_union
 from pipeline.prediction import confusions, stack, stacked_masks
@@ -53,7 +58,7 @@ def study(tmp_path_factory, checkpoints):
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    for module in ("fewshot", "prediction"):
+    for module in ("fewshot.pool", "prediction"):
         monkeypatch.setattr(f"pipeline.{module}.fast_bfloat16", lambda device: False)
 
 
@@ -170,20 +175,20 @@ def test_scaling_keeps_the_mean_power_at_one():
 
 
 def test_a_planted_extractor_is_found_from_six_samples(study, float32):
-    fitted, rows = fewshot.fit_fewshot(study, 6, 2, 0, RULE, 1)
+    fitted, rows = fit_fewshot(study, 6, 2, 0, RULE, 1)
     assert all(row["miou_dataset"] > 70 for row in rows), rows
     assert [row["labeled_pixels"] for row in rows] == [6 * 32 * 32] * 2
     used = [set(one.task.rows) for one in fitted]
     assert len(used[0]) == len(used[1]) == 6 and not used[0] & used[1]
-    one = fewshot.fit_fewshot(study, 1, 2, 0, RULE, 1)[1]
+    one = fit_fewshot(study, 1, 2, 0, RULE, 1)[1]
     assert np.mean([r["miou_dataset"] for r in one]) < np.mean([r["miou_dataset"] for r in rows])
 
 
 def test_an_annotation_holds_what_its_name_says(study, float32):
-    pool = fewshot.annotate(study, {5: [0, 20], 2: [20]}, 100)
+    pool = annotate(study, {5: [0, 20], 2: [20]}, 100)
     assert set(pool.parts) == {(5, 0), (5, 20), (2, 20)}
     assert [len(pool.parts[key].y) for key in [(5, 0), (5, 20), (2, 20)]] == [100, 20, 20]
-    alone = fewshot.annotate(study, {5: [20]}, 7)
+    alone = annotate(study, {5: [20]}, 7)
     torch.testing.assert_close(alone.parts[5, 20].x, pool.parts[5, 20].x)
     assert not torch.equal(pool.parts[5, 20].x, pool.parts[2, 20].x), "another sample"
     for part in pool.parts.values():
@@ -192,31 +197,31 @@ def test_an_annotation_holds_what_its_name_says(study, float32):
 
 
 def test_a_fit_leaves_the_pool_as_it_was(study, float32):
-    pool = fewshot.annotate(study, {5: [0]}, 50)
+    pool = annotate(study, {5: [0]}, 50)
     before = pool.parts[5, 0].x.clone()
-    once, again = (fewshot.fit(pool, Task((5,), 0), RULE, NUM) for _ in range(2))
+    once, again = (fit(pool, Task((5,), 0), RULE, NUM) for _ in range(2))
     assert torch.equal(pool.parts[5, 0].x, before), "scaling is done on a copy"
     assert torch.equal(once, again)
 
 
 def test_uncertain_samples_are_those_of_high_entropy(study, float32):
-    pool = fewshot.annotate(study, {row: [0] for row in range(12)}, 128, unlabeled=True)
-    found = fewshot.select_and_solve(study, pool, fewshot.SELECTIONS, [1, 3], 2, 0, RULE)
+    pool = annotate(study, {row: [0] for row in range(12)}, 128, unlabeled=True)
+    found = select_and_solve(study, pool, SELECTIONS, [1, 3], 2, 0, RULE)
     tasks = {(f.task.selection, f.task.repeat, len(f.task.rows)): f for f in found}
     halves = selection.candidates(12, 2, 0)
     for repeat, half in enumerate(halves):
-        for name in fewshot.SELECTIONS:
+        for name in SELECTIONS:
             assert set(tasks[name, repeat, 3].task.rows) <= set(half.tolist()), "its candidates"
         first, then = (tasks["uncertain", repeat, n] for n in (1, 3))
         assert first.task.rows == then.task.rows[:1] == (half[0],)
-        scores = {r: fewshot.entropy(first.extractor, pool.unlabeled[r]) for r in half.tolist()}
+        scores = {r: entropy(first.extractor, pool.unlabeled[r]) for r in half.tolist()}
         rest = sorted(set(half.tolist()) - set(first.task.rows), key=lambda r: -scores[r])
         assert list(then.task.rows[1:]) == rest[:2]
         assert tasks["random", repeat, 3].task.rows == tuple(half[:3])
     with pytest.raises(InputError, match="selection 'clever'; wanted one of random, diverse"):
-        fewshot.select_and_solve(study, pool, ["clever"], [1], 2, 0, RULE)
+        select_and_solve(study, pool, ["clever"], [1], 2, 0, RULE)
     with pytest.raises(InputError, match="7 shots from a random half of the pool, 6 samples"):
-        fewshot.select_and_solve(study, pool, ["random"], [7], 2, 0, RULE)
+        select_and_solve(study, pool, ["random"], [7], 2, 0, RULE)
 
 
 def test_entropy_of_a_blind_and_of_a_sure_extractor():
@@ -224,9 +229,9 @@ def test_entropy_of_a_blind_and_of_a_sure_extractor():
     extractor.requires_grad_(False)
     columns = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     extractor.set_matrix(torch.zeros(2, 4))
-    assert fewshot.entropy(extractor, columns) == pytest.approx(np.log(4))
+    assert entropy(extractor, columns) == pytest.approx(np.log(4))
     extractor.set_matrix(torch.tensor([[100.0, 0, 0, 0], [0, 0, 0, 0]]))
-    assert fewshot.entropy(extractor, columns) == pytest.approx(0, abs=1e-6)
+    assert entropy(extractor, columns) == pytest.approx(0, abs=1e-6)
 
 
 # Scoring in lock-step
@@ -308,23 +313,21 @@ def facts(study):
 
 def test_a_pixel_store_of_another_study_is_refused(study):
     own = facts(study)
-    assert fewshot.open_study(study.source, study.masks, own).align_corners
+    assert open_study(study.source, study.masks, own).align_corners
     for other in (own | {"taps": own["taps"][:2]}, own | {"masks": "0123456789abcdef"}):
         with pytest.raises(InputError, match=r"a pixel store of .* wanted 5 taps and masks"):
-            fewshot.open_study(study.source, study.masks, other)
+            open_study(study.source, study.masks, other)
 
 
 def test_masks_of_another_study_are_refused(study, masks):
     with pytest.raises(InputError, match="name the masks and the latents of one study"):
-        fewshot.sweep_fewshot(
-            Study(study.source, str(masks)), Sweep([1], 1, [], [], [], 0), RULE, 1
-        )
+        sweep_fewshot(Study(study.source, str(masks)), Sweep([1], 1, [], [], [], 0), RULE, 1)
 
 
 @pytest.fixture(scope="module")
 def rows(study):
     sweep = Sweep([1, 3], 2, ["random", "diverse", "uncertain"], [24, 60], [1, 3], 0)
-    return fewshot.sweep_fewshot(study, sweep, RULE, 1)
+    return sweep_fewshot(study, sweep, RULE, 1)
 
 
 def test_a_sweep_has_a_row_for_every_extractor(rows):
@@ -339,19 +342,19 @@ def test_a_sweep_has_a_row_for_every_extractor(rows):
 
 
 def test_a_fit_alone_scores_as_in_the_sweep(study, rows):
-    alone = fewshot.fit_fewshot(study, 3, 2, 0, RULE, 1)[1]
+    alone = fit_fewshot(study, 3, 2, 0, RULE, 1)[1]
     within = [
         r for r in rows if (r["candidates"], r["annotation"], r["shots"]) == ("pool", "full", 3)
     ]
     for a, b in zip(alone, within, strict=True):
         assert a["miou_dataset"] == pytest.approx(b["miou_dataset"], abs=0.5)
-        iou = [value for name, value in a.items() if name.startswith(fewshot.IOU)]
+        iou = [value for name, value in a.items() if name.startswith(IOU)]
         assert np.nanmean(iou) == pytest.approx(a["miou_per_image"], abs=0.01)
 
 
 @pytest.mark.parametrize("strategy", ["diverse", "uncertain"])
 def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy):
-    fitted, alone = fewshot.fit_fewshot(study, 3, 2, 0, RULE, 1, strategy)
+    fitted, alone = fit_fewshot(study, 3, 2, 0, RULE, 1, strategy)
     halves = selection.candidates(study.pool, 2, 0)
     for one, half in zip(fitted, halves, strict=True):
         assert len(one.task.rows) == 3 and set(one.task.rows) <= set(half.tolist())
@@ -363,17 +366,17 @@ def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy)
 
 def test_unknown_names_and_budgets_are_one_sentence(study):
     with pytest.raises(InputError, match="selection 'clever'; wanted one of random, diverse"):
-        fewshot.sweep_fewshot(study, Sweep([1], 2, ["clever"], [], [], 0), RULE, 1)
+        sweep_fewshot(study, Sweep([1], 2, ["clever"], [], [], 0), RULE, 1)
     with pytest.raises(InputError, match="a stroke budget of 2 pixels over 3 images"):
-        fewshot.sweep_fewshot(study, Sweep([1], 2, [], [2], [1, 3], 0), RULE, 1)
+        sweep_fewshot(study, Sweep([1], 2, [], [2], [1, 3], 0), RULE, 1)
     with pytest.raises(InputError, match="2 disjoint draws of 7 samples from a pool of 12"):
-        fewshot.sweep_fewshot(study, Sweep([7], 2, [], [], [], 0), RULE, 1)
+        sweep_fewshot(study, Sweep([7], 2, [], [], [], 0), RULE, 1)
 
 
 def test_statistics_by_hand():
-    found = fewshot.statistics([1.0, 2.0, 6.0])
+    found = statistics([1.0, 2.0, 6.0])
     assert found == {"mean": 3.0, "standard_deviation": 2.646, "maximum_deviation": 3.0}
-    assert fewshot.statistics([4.0])["standard_deviation"] == 0
+    assert statistics([4.0])["standard_deviation"] == 0
 
 
 def scored(strategy, repeat, value, candidates="half"):
@@ -389,7 +392,7 @@ def test_the_report_pairs_selections_by_repeat():
     rows = [scored("random", r, v) for r, v in enumerate([10.0, 50.0, 30.0])]
     rows += [scored("diverse", r, v) for r, v in enumerate([12.0, 53.0, 34.0])]
     rows += [scored("random", 0, 40.0, "pool")]
-    found = fewshot.report(rows, FULL)
+    found = report(rows, FULL)
     assert found["full"]["2"]["miou_per_image"]["of_full_lse"] == 50.0
     diverse = found["selection"]["diverse"]["2"]
     # Differences 2, 3, 4: standard error 1 / sqrt 3, t(2 degrees) 4.303.

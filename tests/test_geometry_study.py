@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.extractors import LSE, NSE1
 from pipeline.fair_sampling import SCALES, fair_similarity
 from pipeline.features import Source, fill, plan_pixels, stream
-from pipeline.fewshot import Study
+from pipeline.fewshot.study import Study
 from pipeline.geometry_study import SHARES, Settings, measure_geometry
 from pipeline.pixels import hypercolumns
 from pipeline.reporting import geometry as reporting
