@@ -12,7 +12,7 @@ from pipeline import selection, solvers
 from pipeline.arrays import Group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE
-from pipeline.fewshot.pool import Pool
+from pipeline.fewshot.pool import Part, Pool
 from pipeline.fewshot.study import Study
 from pipeline.pixels import UNLABELED
 
@@ -96,7 +96,13 @@ def wanted(tasks: Sequence[Task]) -> dict[int, list[int]]:
 
 def fit(pool: Pool, task: Task, rule: Rule, num_classes: int) -> Float[Tensor, "channel class"]:
     """Solve one task; every sample counts the same."""
-    parts = [pool.parts[row, task.strokes] for row in task.rows]
+    return fit_parts([pool.parts[row, task.strokes] for row in task.rows], rule, num_classes)
+
+
+def fit_parts(
+    parts: Sequence[Part], rule: Rule, num_classes: int
+) -> Float[Tensor, "channel class"]:
+    """Solve for the pixels of some annotations."""
     data = solvers.problem(
         torch.cat([part.x for part in parts]),
         torch.cat([part.y for part in parts]),

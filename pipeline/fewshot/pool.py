@@ -14,7 +14,7 @@ from pipeline.features import stream
 from pipeline.fewshot.study import Study
 from pipeline.pixels import draw_pixels, hypercolumns
 
-UNANNOTATED = 128  # uniform pixels a sample, for the entropy of what is not annotated
+UNANNOTATED = 128  # uniform pixels a sample, to tell how sure extractors are of it
 DESCRIBED = 64  # channels of each tap whose means describe a sample to `diverse`
 
 
@@ -25,6 +25,11 @@ class Part:
     x: Tensor  # [P, C]
     y: Tensor  # [P]
     weights: Tensor  # [P]
+
+    def at(self, pixels: np.ndarray) -> "Part":
+        """Some of its pixels."""
+        kept = torch.from_numpy(pixels).to(self.y.device)
+        return Part(self.x[kept], self.y[kept], self.weights[kept])
 
 
 @dataclass

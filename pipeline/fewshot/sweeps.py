@@ -15,7 +15,7 @@ from pipeline.fewshot.fits import (
 )
 from pipeline.fewshot.pool import annotate
 from pipeline.fewshot.scores import score
-from pipeline.fewshot.strategies import ROUNDS, SELECTIONS, select_and_solve
+from pipeline.fewshot.strategies import QUERIES, ROUNDS, SELECTIONS, select_and_solve
 from pipeline.fewshot.study import Study
 
 
@@ -33,7 +33,7 @@ def fit_fewshot(
     A study with annotations gives one extractor, of all that people annotated.
 
     Random draws are disjoint. The other strategies choose from a random half of the pool a repeat,
-    as in the sweep; uncertain samples are added in rounds.
+    as in the sweep; queries add samples in rounds.
     """
     choose("selection", strategy, SELECTIONS)
     if study.annotations or strategy == "random":
@@ -47,7 +47,7 @@ def fit_fewshot(
     else:
         everything = {row: [0] for row in range(study.pool)}
         pool = annotate(study, everything, rule.pixels_per_sample, unlabeled=True)
-        rounds = [num for num in ROUNDS if num < shots and strategy == "uncertain"]
+        rounds = [num for num in ROUNDS if num < shots and strategy in QUERIES]
         found = select_and_solve(study, pool, [strategy], [*rounds, shots], repeats, seed, rule)
         fitted = [one for one in found if len(one.task.rows) == shots]
     return fitted, score(study, fitted, workers)
