@@ -14,8 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline import fewshot, selection
+from pipeline import selection
 from pipeline.extractors import LSE
+from pipeline.fewshot.fits import Rule, Task, fit
+from pipeline.fewshot.pool import Part, Pool
 from pipeline.files import read_json
 from pipeline.metrics import PixelCounts, dataset_scores, per_image_scores
 from pipeline.pixels import draw_pixels, hypercolumns
@@ -27,7 +29,7 @@ from pipeline.workers import keep_freed_memory
 
 STUDY = "ffhq"
 # As in params.yaml, section fewshot.
-RULE, SEED = fewshot.Rule(power=0.5, l2=0.01, iterations=40, pixels_per_sample=1024), 0
+RULE, SEED = Rule(power=0.5, l2=0.01, iterations=40, pixels_per_sample=1024), 0
 STEPS = {1: 6400, 4: 1600, 8: 800, 16: 400}
 SHOTS = [int(num) for num in os.environ.get("FEWSHOT_SHOTS", "1,4,8,16").split(",")]
 SHARE = float(os.environ.get("FEWSHOT_SHARE", 1))
@@ -41,13 +43,13 @@ def decoded(sample) -> list[torch.Tensor]:
     ]
 
 
-def annotated(samples: CachedSamples, row: int, rule: fewshot.Rule, num_classes: int, align: bool):
+def annotated(samples: CachedSamples, row: int, rule: Rule, num_classes: int, align: bool):
     """The drawn pixels of one sample."""
     mask = samples.masks[row]
     drawn = draw_pixels(mask, rule.pixels_per_sample, row, num_classes)
     x = hypercolumns(decoded(samples[row]), drawn.places, mask.shape[-1], align).bfloat16()
     y, weights = torch.from_numpy(drawn.classes).long(), torch.from_numpy(drawn.weights)
-    return fewshot.Part(x, y, weights / weights.sum())
+    return Part(x, y, weights / weights.sum())
 
 
 def recipe(samples: CachedSamples, rows, classes, align: bool) -> LSE:
@@ -91,7 +93,7 @@ def measure() -> dict:
     )
     classes, align = facts["classes"], facts["align_corners"]
     draws = selection.disjoint_draws(len(pool), max(STEPS), DRAWS, SEED)[:REPEATS]
-    parts, begun = fewshot.Pool(), time.process_time()
+    parts, begun = Pool(), time.process_time()
     for row in np.unique(draws):
         parts.parts[int(row), 0] = annotated(pool, int(row), RULE, len(classes), align)
     building = time.process_time() - begun
@@ -103,8 +105,8 @@ def measure() -> dict:
         for rows in draws[:, :shots].tolist():
             begun = time.process_time()
             ours = LSE(classes, taps, align_corners=align).requires_grad_(False)
-            task = fewshot.Task(tuple(rows), 0)
-            ours.set_matrix(fewshot.fit(parts, task, RULE, len(classes)))
+            task = Task(tuple(rows), 0)
+            ours.set_matrix(fit(parts, task, RULE, len(classes)))
             middle = time.process_time()
             theirs = recipe(pool, rows, classes, align)
             end = time.process_time()

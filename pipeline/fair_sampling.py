@@ -11,7 +11,7 @@ from pipeline import geometry, workers
 from pipeline.arrays import Group
 from pipeline.errors import InputError
 from pipeline.features import Source, stream
-from pipeline.fewshot import Study
+from pipeline.fewshot.study import Study
 from pipeline.metrics import percent
 from pipeline.pixels import hypercolumns
 from pipeline.taps import Tap

@@ -5,15 +5,17 @@ single channels detect a class already (Bau et al., GAN Dissection, ICLR 2019). 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import entr  # -p log p, 0 at 0
 
 from pipeline.errors import InputError
 
 Columns = Float[np.ndarray, "pixel channel"]
 Matrix = Float[np.ndarray, "class class"]
+Table = Float[np.ndarray, "*#table"]
 
 
 def unit_sums(
@@ -171,10 +173,13 @@ def greedy(
     return found
 
 
-# Single channels as detectors: a pixel is on where the channel exceeds a level, and the IoU of the
-# pixels that are on with a class says how well the channel detects it. A level is a quantile of the
-# channel; of a few levels, the best on training pixels is kept (GAN Dissection keeps the most
-# informative one), so that scores on other pixels are honest.
+# Single channels as detectors (GAN Dissection, section 3.1): a pixel is on where the channel is
+# above a level, and the IoU of the pixels that are on with a class says how well the channel
+# detects it. Of a few levels, quantiles of the channel, each class takes the most informative: of
+# the highest information quality ratio IQR = mutual information / joint entropy of on or off with
+# class or not. IoU alone would take a level that nearly every pixel exceeds, for a class that is
+# nearly everywhere; IQR alone, a channel that is off where the class is. Training pixels choose
+# level and channel, so that scores on other pixels are honest.
 
 
 @dataclass(frozen=True)
@@ -203,16 +208,35 @@ def levels(drawn: Drawn, shares: Sequence[float]) -> Float[np.ndarray, "level ch
     return columns[[min(num - 1, int((1 - share) * num)) for share in shares]]
 
 
-def channel_iou(
+def iou_and_iqr(
+    both: Table,  # weight of the pixels that are on and of the class
+    on: Table,
+    inside: Table,  # of the class
+    total: float,  # of all pixels
+) -> tuple[Table, Table]:
+    """IoU, and mutual information / joint entropy, of 2x2 tables; the arguments broadcast.
+
+    Both are 0 where they would be 0 / 0: nothing on or inside; one cell holds all pixels.
+    """
+
+    def entropy(*sums: np.ndarray) -> np.ndarray:
+        return sum(entr(np.maximum(each / total, 0)) for each in sums)  # rounding may be below 0
+
+    joint = entropy(both, on - both, inside - both, total - on - inside + both)
+    mutual = entropy(on, total - on) + entropy(inside, total - inside) - joint
+    iqr = np.divide(mutual, joint, out=np.zeros_like(joint), where=joint > 1e-12)  # not rounding
+    return both / np.maximum(on + inside - both, 1e-12), iqr.clip(0)
+
+
+def channel_scores(
     drawn: Drawn, level: Float[np.ndarray, " channel"], num_classes: int
-) -> Float[np.ndarray, "class channel"]:
-    """IoU of the pixels where a channel exceeds its level with each class; 0 without either."""
+) -> tuple[Float[np.ndarray, "class channel"], Float[np.ndarray, "class channel"]]:
+    """IoU and IQR with each class of the pixels where a channel exceeds its level."""
     on: Bool[np.ndarray, "pixel channel"] = drawn.columns > level
-    spread = np.zeros((num_classes, len(on)), np.float32)
+    spread = np.zeros((num_classes, len(on)))
     spread[drawn.classes, np.arange(len(on))] = drawn.weights
-    both = spread @ on.astype(np.float32)
-    union = both.sum(0) + spread.sum(1)[:, None] - both
-    return both / union.clip(1e-12)
+    both, inside = spread @ on.astype(np.float64), spread.sum(1, keepdims=True)
+    return iou_and_iqr(both, both.sum(0), inside, float(inside.sum()))
 
 
 def detectors(
@@ -220,13 +244,16 @@ def detectors(
 ) -> list[Detector | None]:
     """The best channel of each class, scored on other pixels; None for a class without pixels."""
     thresholds = levels(train, shares)
-    fitted = np.stack([channel_iou(train, level, num_classes) for level in thresholds])
-    tested = np.stack([channel_iou(held, level, num_classes) for level in thresholds])
-    found: list[Detector | None] = []
-    for k in range(num_classes):
-        if not ((train.classes == k).any() and (held.classes == k).any()):
-            found.append(None)
-            continue
-        level, channel = np.unravel_index(fitted[:, k].argmax(), fitted[:, k].shape)
-        found.append(Detector(int(channel), shares[level], float(tested[level, k, channel])))
-    return found
+    scores = [channel_scores(train, level, num_classes) for level in thresholds]
+    iou, iqr = (np.stack(values) for values in zip(*scores, strict=True))
+    informative = iqr.argmax(0)  # [class, channel]: the level's index
+    channels = np.take_along_axis(iou, informative[None], 0)[0].argmax(1)
+    chosen = informative[np.arange(num_classes), channels]
+    detecting = replace(held, columns=held.columns[:, channels])
+    tested = channel_scores(detecting, thresholds[chosen, channels], num_classes)[0].diagonal()
+    return [
+        Detector(int(channels[k]), shares[chosen[k]], float(tested[k]))
+        if (train.classes == k).any() and (held.classes == k).any()
+        else None
+        for k in range(num_classes)
+    ]

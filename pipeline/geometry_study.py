@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.extractors import LSE, Extractor
 from pipeline.fair_sampling import SCALES, fair_similarity
 from pipeline.features import stream
-from pipeline.fewshot import Study
+from pipeline.fewshot.study import Study
 from pipeline.fitting import Choice, Columns
 from pipeline.metrics import (
     PROTOCOLS,

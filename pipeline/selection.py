@@ -1,9 +1,14 @@
 """Which samples of a pool to annotate, and which of their pixels: no torch, no training."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import entr  # -p log p, 0 at 0
 
 from pipeline.errors import InputError
+
+Seed = int | Sequence[int]
 
 STROKES_PER_CLASS = 3  # at least, where a class's share of the pixels allows it
 TRIES = 64  # segments begun in a class before the rest is filled with single pixels
@@ -57,11 +62,39 @@ def k_center(features: Float[np.ndarray, "sample feature"], count: int) -> Int[n
 
 
 def most_uncertain(
-    entropies: Float[np.ndarray, " sample"], taken: Int[np.ndarray, " known"], count: int
+    scores: Float[np.ndarray, " sample"], taken: Int[np.ndarray, " known"], count: int
 ) -> Int[np.ndarray, " pick"]:
-    """The `count` rows of highest entropy that are not in `taken`, highest first."""
-    order = np.argsort(-entropies, kind="stable")
+    """The `count` rows of highest score that are not in `taken`, highest first."""
+    order = np.argsort(-scores, kind="stable")
     return order[~np.isin(order, taken)][:count]
+
+
+def jackknife(count: int, members: int, seed: Seed) -> list[Int[np.ndarray, " kept"]]:
+    """What each member keeps of `count` things: all but its own share of a random partition.
+
+    Each thing is left out by one member; with fewer things than members, some leave none out.
+    """
+    left_out = np.array_split(np.random.default_rng(seed).permutation(count), members)
+    return [np.setdiff1d(np.arange(count), share) for share in left_out]
+
+
+def jensen_shannon(
+    probabilities: Float[np.ndarray, "model pixel class"],
+) -> Float[np.ndarray, " pixel"]:
+    """Jensen-Shannon divergence in nats of the models' distributions over classes.
+
+    Entropy of their mean minus the mean of their entropies: 0 if they agree, at most the log of
+    their number, if each is sure of another class (Zhang et al., DatasetGAN, CVPR 2021).
+    """
+    values = probabilities.astype(np.float64)
+    between = entr(values.mean(0)).sum(-1) - entr(values).sum(-1).mean(0)
+    return between.clip(0)  # of equal models: rounding
+
+
+def top_mean(values: Float[np.ndarray, " value"], share: float) -> float:
+    """Mean of the largest values: a share of them, at least one."""
+    count = max(1, round(share * len(values)))
+    return float(np.sort(values)[-count:].mean())
 
 
 def shares(area: Int[np.ndarray, " class"], count: int) -> Int[np.ndarray, " class"]:

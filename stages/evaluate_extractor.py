@@ -28,7 +28,7 @@ def evaluate_extractor(
     from pipeline.devices import pick_device
     from pipeline.features import Source
     from pipeline.files import write_json
-    from pipeline.metrics import PixelCounts, summary
+    from pipeline.metrics import PROTOCOLS, PixelCounts, summary
     from pipeline.prediction import predict_masks
     from pipeline.progress import say
 
@@ -48,10 +48,8 @@ def evaluate_extractor(
             counts.add(found, group.read("test", "masks"))
             report[f"against_{target}"] = summary(counts, classes)
         write_json(metrics / f"{name}.json", report)
-        per_image, whole = (
-            report["against_teacher"][f"miou_{p}"] for p in ("per_image", "dataset")
-        )
-        say(f"{name}: miou_per_image {per_image['mean']:.1f}, miou_dataset {whole['mean']:.1f} %")
+        scores = report["against_teacher"]
+        say(f"{name}: " + ", ".join(f"{p} {scores[p]['mean']:.1f} %" for p in PROTOCOLS))
 
 
 if __name__ == "__main__":

@@ -33,10 +33,14 @@ def fit_fewshot(
 
     from pipeline.annotation_files import open_pool
     from pipeline.annotations import read_annotations
+    from pipeline.costs import timed
     from pipeline.devices import pick_device
     from pipeline.extractors import save_extractor
     from pipeline.features import Source
-    from pipeline.fewshot import Rule, fit_fewshot, open_study, summary, timed
+    from pipeline.fewshot.fits import Rule
+    from pipeline.fewshot.scores import summary
+    from pipeline.fewshot.study import open_study
+    from pipeline.fewshot.sweeps import fit_fewshot
     from pipeline.files import read_json, write_json
     from pipeline.palette import rgb
 

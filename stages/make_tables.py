@@ -25,8 +25,10 @@ class, pixels shared out by the square root of its area. Equal numbers of labele
 
 SELECTION = f"""{TWO_PROTOCOLS} A repeat gives each strategy the same random half of the pool; no
 strategy sees a mask before it has picked the sample. diverse: k-center on mean features; uncertain:
-highest entropy of the extractor fitted so far. gain: paired difference to random over repeats, with
-its 95 % t interval."""
+highest entropy of the extractor fitted so far; committee: largest Jensen-Shannon divergence among
+three that each leave a third of the annotated samples out (mean of the top 10 % of pixels, after
+DatasetGAN, Zhang et al., CVPR 2021). gain: paired difference to random over repeats, with its 95 %
+t interval."""
 
 CLASSES = """IoU per class in %, protocol of `miou_per_image`, mean over repeats with full masks. A
 class that the drawn samples do not show cannot be learned from them."""

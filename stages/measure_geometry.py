@@ -30,10 +30,11 @@ def measure_geometry(
 ) -> None:
     """Measure class centers, fair cosines and sets of taps; write scores, and masks to show."""
     from pipeline.arrays import write_group
+    from pipeline.costs import timed
     from pipeline.devices import pick_device
     from pipeline.extractors import load_extractor
     from pipeline.features import Source
-    from pipeline.fewshot import open_study, timed
+    from pipeline.fewshot.study import open_study
     from pipeline.files import write_json
     from pipeline.geometry_study import Settings, measure_geometry
     from pipeline.stores import open_store

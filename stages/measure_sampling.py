@@ -54,7 +54,7 @@ def measure_sampling(
     from pipeline.editing.sampling_pieces import Judges
     from pipeline.editing.sampling_report import write
     from pipeline.features import Source
-    from pipeline.fewshot import Rule
+    from pipeline.fewshot.fits import Rule
     from pipeline.palette import rgb
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)

@@ -29,9 +29,13 @@ def sweep_fewshot(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Fit every extractor of the sweep, score all on one pass over the test split."""
+    from pipeline.costs import timed
     from pipeline.devices import pick_device
     from pipeline.features import Source
-    from pipeline.fewshot import Rule, Sweep, open_study, report, sweep_fewshot, timed, write_table
+    from pipeline.fewshot.fits import Rule
+    from pipeline.fewshot.scores import report, write_table
+    from pipeline.fewshot.study import open_study
+    from pipeline.fewshot.sweeps import Sweep, sweep_fewshot
     from pipeline.files import read_json, write_json
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)

@@ -8,20 +8,23 @@ import toys
 from PIL import Image
 
 from pipeline import annotations as read
-from pipeline import fewshot
 from pipeline.annotation_files import open_pool, write_samples, write_tools
 from pipeline.annotations import SampleName, read_annotations, write_png
 from pipeline.arrays import Group
 from pipeline.errors import InputError
 from pipeline.extractors import load_extractor
 from pipeline.features import Source
+from pipeline.fewshot.fits import Rule, Task, fit, random_tasks, solve
+from pipeline.fewshot.pool import annotate
+from pipeline.fewshot.study import Study
+from pipeline.fewshot.sweeps import fit_fewshot
 from pipeline.files import sha256, write_json
 from pipeline.palette import rgb
 from pipeline.pixels import UNLABELED, draw_pixels
 
 SIZES = {"train": 2, "validation": 0, "test": 3, "pool": 4}
 COLORS = rgb(toys.CLASSES)
-RULE = fewshot.Rule(power=0.5, l2=1e-3, iterations=15, pixels_per_sample=128)
+RULE = Rule(power=0.5, l2=1e-3, iterations=15, pixels_per_sample=128)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def study(tmp_path_factory, checkpoints):
     folder, checkpoint = tmp_path_factory.mktemp("annotated"), checkpoints["mobile_stylegan"]
     latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
     masks = toys.write_masks(folder / "masks.zarr", 32, SIZES)
-    return fewshot.Study(Source(str(checkpoint), str(latents)), str(masks))
+    return Study(Source(str(checkpoint), str(latents)), str(masks))
 
 
 @pytest.fixture
@@ -310,14 +313,14 @@ def test_two_annotations_of_a_sample_and_label_studios_pngs_are_refused(pool, tm
 def test_annotations_equal_to_the_teachers_masks_give_the_same_extractor(
     study, pool, masks, tmp_path
 ):
-    rows = fewshot.random_tasks(len(masks), [2], 1, 0)[0].rows
+    rows = random_tasks(len(masks), [2], 1, 0)[0].rows
     for row in rows:
         write_png(tmp_path / f"{name(pool, row)}.png", big(masks[row]), COLORS)
     drawn = replace(study, annotations=read_annotations(tmp_path, pool))
-    (ours,), (row,) = fewshot.fit_fewshot(drawn, 16, 5, 7, RULE, 1)  # shots and repeats: not read
+    (ours,), (row,) = fit_fewshot(drawn, 16, 5, 7, RULE, 1)  # shots and repeats: not read
     sort = tuple(sorted(rows))
-    wanted = fewshot.annotate(study, {r: [0] for r in sort}, RULE.pixels_per_sample)
-    expected = fewshot.solve(study, wanted, fewshot.Task(sort, 0), RULE).extractor
+    wanted = annotate(study, {r: [0] for r in sort}, RULE.pixels_per_sample)
+    expected = solve(study, wanted, Task(sort, 0), RULE).extractor
     assert ours.task.rows == sort and row["selection"] == "annotated"
     for a, b in zip(ours.extractor.weights, expected.weights, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -333,9 +336,9 @@ def test_unlabeled_pixels_are_never_read(study, masks):
         lies = np.where(mask == UNLABELED, wrong, mask)
         planted_here = {1: np.where(mask == UNLABELED, UNLABELED, lies).astype(np.uint8)}
         drawn = replace(study, annotations=planted_here)
-        pool = fewshot.annotate(drawn, {1: [0]}, 128)
+        pool = annotate(drawn, {1: [0]}, 128)
         assert not (pool.parts[1, 0].y == UNLABELED).any()
-        weights.append(fewshot.fit(pool, fewshot.Task((1,), 0), RULE, 4))
+        weights.append(fit(pool, Task((1,), 0), RULE, 4))
     assert torch.equal(*weights)
     pixels = draw_pixels(mask, 4096, 0, 4)
     assert (pixels.places % 32 < 16).all() and len(np.unique(pixels.places)) > 400

@@ -18,7 +18,7 @@ from pipeline.editing.targets import folder_masks, read_masks
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
 from pipeline.features import Source
-from pipeline.fewshot import Rule
+from pipeline.fewshot.fits import Rule
 from pipeline.files import write_json
 from pipeline.generators.dcgan import DCGAN
 from pipeline.palette import rgb
@@ -344,7 +344,7 @@ def test_a_killed_study_goes_on_and_gives_the_same(files, measured, tmp_path, mo
     assert len(list(partial.iterdir())) == 2 + 2, "two pieces and two fits"
     again = []
     monkeypatch.setattr(sampling_pieces, "work", lambda piece: again.append(work(piece)))
-    monkeypatch.setattr(sampling.fewshot, "solve", None)  # the fits are there
+    monkeypatch.setattr(sampling.fits, "solve", None)  # the fits are there
     out = measure(files, tmp_path)
     assert len(again) == 4 - 2 and not set(again) & set(done), "what was done is not done again"
     assert not partial.exists()

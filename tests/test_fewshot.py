@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,22 +9,39 @@ import torch
 import toys
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from pipeline import fewshot, selection
+from pipeline import selection
 from pipeline.arrays import write_group
+from pipeline.checkpoints import read_safetensors
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, load_extractor, save_extractor
 from pipeline.features import Source, stream
-from pipeline.fewshot import Rule, Study, Sweep, Task
+from pipeline.fewshot.fits import Rule, Task, fit, fit_parts
+from pipeline.fewshot.pool import annotate
+from pipeline.fewshot.scores import IOU, report, statistics
+from pipeline.fewshot.strategies import (
+    QUERIES,
+    SELECTIONS,
+    committee,
+    disagreement,
+    entropy,
+    select_and_solve,
+)
+from pipeline.fewshot.study import Study, open_study
+from pipeline.fewshot.sweeps import Sweep, fit_fewshot, sweep_fewshot
 from pipeline.files import write_json
 from pipeline.metrics import PixelCounts, intersection_union
 from pipeline.prediction import confusions, stack, stacked_masks
 from pipeline.solvers import problem
 from pipeline.taps import Tap
+from stages.help import HELP
 
+UNKNOWN = "selection 'clever'; wanted one of random, diverse, uncertain, committee"
 SIZES = {"train": 8, "validation": 0, "test": 12, "pool": 12}
 RULE = Rule(power=0.5, l2=1e-5, iterations=60, pixels_per_sample=256)
 NUM = len(toys.CLASSES)
+GOLDEN = json.loads((Path(__file__).parent / "data" / "committee.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +71,8 @@ def study(tmp_path_factory, checkpoints):
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    for module in ("fewshot", "prediction"):
-        monkeypatch.setattr(f"pipeline.{module}.fast_bfloat16", lambda device: False)
+    monkeypatch.setattr("pipeline.solvers.STORED", torch.float32)
+    monkeypatch.setattr("pipeline.prediction.fast_bfloat16", lambda device: False)
 
 
 # Draws
@@ -103,6 +121,105 @@ def test_k_center_covers_planted_clusters():
 def test_the_most_uncertain_of_the_rest():
     entropies = np.array([0.1, 0.9, 0.5, 0.7])
     assert selection.most_uncertain(entropies, np.array([1]), 2).tolist() == [3, 2]
+
+
+# Committees
+
+
+@pytest.mark.parametrize(
+    "count, sizes, shows",
+    [
+        (16, [10, 11, 11], "about a third is left out"),
+        (3, [2, 2, 2], "each leaves out one"),
+        (2, [1, 1, 2], "of two, a member keeps both"),
+    ],
+)
+def test_each_member_leaves_a_different_share_out(count, sizes, shows):
+    kept = selection.jackknife(count, 3, 5)
+    assert sorted(map(len, kept)) == sizes, shows
+    left_out = [np.setdiff1d(np.arange(count), k) for k in kept]
+    assert sorted(np.concatenate(left_out).tolist()) == list(range(count)), "each thing once"
+    again = selection.jackknife(count, 3, 5)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, again, strict=True))
+    others = [selection.jackknife(count, 3, (5, repeat)) for repeat in range(8)]
+    assert any(other[0].tolist() != kept[0].tolist() for other in others), "the seed matters"
+
+
+def golden_probabilities() -> np.ndarray:
+    model, pixel, label = np.ogrid[:3, :5, :4]
+    odds = np.exp(2 * np.sin(1 + 1.7 * model + 0.9 * pixel + 2.3 * label))
+    return odds / odds.sum(-1, keepdims=True)
+
+
+def test_divergences_are_the_published_ones():
+    wanted, probabilities = GOLDEN["js"], golden_probabilities()
+    assert probabilities.mean(0).argmax(-1).tolist() == wanted["meanprob_argmax"]
+    votes = [np.bincount(v, minlength=4).argmax() for v in probabilities.argmax(-1).T]
+    assert votes == wanted["vote"]
+    found = selection.jensen_shannon(probabilities)
+    np.testing.assert_allclose(found, wanted["js"], rtol=0, atol=1e-9)
+    assert selection.top_mean(found, 0.2) == pytest.approx(wanted["top20pct_mean"], abs=1e-9)
+    each_sure_of_another = np.eye(4)[:3, None]
+    bound = selection.jensen_shannon(each_sure_of_another)
+    np.testing.assert_allclose(bound, wanted["bound_lnE"], rtol=0, atol=1e-9)
+
+
+@given(arrays(float, st.tuples(*[st.integers(1, 5)] * 3), elements=st.floats(0, 1)), st.data())
+def test_a_divergence_is_between_none_and_all_and_knows_no_order(odds, data):
+    odds[..., 0] += odds.sum(-1) == 0
+    probabilities = odds / odds.sum(-1, keepdims=True)
+    num = len(probabilities)
+    found = selection.jensen_shannon(probabilities)
+    assert found.shape == probabilities.shape[1:2]
+    assert (found >= 0).all() and (found <= np.log(num) + 1e-12).all()
+    order = data.draw(st.permutations(range(num)))
+    again = selection.jensen_shannon(probabilities[order])
+    np.testing.assert_allclose(again, found, rtol=0, atol=1e-12)
+    equal = selection.jensen_shannon(np.repeat(probabilities[:1], num, 0))
+    np.testing.assert_allclose(equal, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "values, share, mean, shows",
+    [
+        ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3], 0.1, 9, "the largest of ten"),
+        ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3], 0.3, 20 / 3, "three of ten, wherever they are"),
+        ([1, 2], 0.1, 2, "at least one"),
+        ([1, 2, 6], 1.0, 3, "all"),
+        (range(128), 0.1, 121, "13 of 128: the nearest number"),
+    ],
+)
+def test_the_mean_of_the_largest(values, share, mean, shows):
+    found = selection.top_mean(np.array(values, float), share)
+    assert found == pytest.approx(mean), shows
+
+
+def test_disagreement_of_members_that_agree_and_of_sure_opponents():
+    columns = torch.eye(20)[:, :2]  # two pixels where members may differ, 18 where nothing is
+    sure = torch.zeros(3, 2, 4)
+    for member in range(3):
+        sure[member, :, member] = 100.0
+    assert disagreement(sure, columns) == pytest.approx(np.log(3)), "mean of the top 2 of 20"
+    assert disagreement(sure[:1].expand(3, -1, -1), columns) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("rows", [(5,), (5, 2), (5, 2, 7, 1)])
+def test_members_are_fits_without_a_third(study, float32, rows):
+    pool = annotate(study, {row: [0] for row in rows}, 99)
+    parts = [pool.parts[row, 0] for row in rows]
+    members = committee(parts, RULE, NUM, (0, 3))
+    assert members.shape == (3, sum(tap.channels for tap in study.taps), NUM)
+    if len(rows) == 1:  # thirds of its pixels
+        kept = selection.jackknife(99, 3, (0, 3))
+        seen = [[parts[0].at(pixels)] for pixels in kept]
+        assert [len(part.y) for (part,) in seen] == [66, 66, 66]
+    else:
+        kept = selection.jackknife(len(rows), 3, (0, 3))
+        seen = [[parts[i] for i in samples] for samples in kept]
+    for member, own in zip(members, seen, strict=True):
+        torch.testing.assert_close(member, fit_parts(own, RULE, NUM))
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(members, 2))
+    assert torch.equal(members, committee(parts, RULE, NUM, (0, 3)))
 
 
 # Strokes
@@ -170,20 +287,20 @@ def test_scaling_keeps_the_mean_power_at_one():
 
 
 def test_a_planted_extractor_is_found_from_six_samples(study, float32):
-    fitted, rows = fewshot.fit_fewshot(study, 6, 2, 0, RULE, 1)
+    fitted, rows = fit_fewshot(study, 6, 2, 0, RULE, 1)
     assert all(row["miou_dataset"] > 70 for row in rows), rows
     assert [row["labeled_pixels"] for row in rows] == [6 * 32 * 32] * 2
     used = [set(one.task.rows) for one in fitted]
     assert len(used[0]) == len(used[1]) == 6 and not used[0] & used[1]
-    one = fewshot.fit_fewshot(study, 1, 2, 0, RULE, 1)[1]
+    one = fit_fewshot(study, 1, 2, 0, RULE, 1)[1]
     assert np.mean([r["miou_dataset"] for r in one]) < np.mean([r["miou_dataset"] for r in rows])
 
 
 def test_an_annotation_holds_what_its_name_says(study, float32):
-    pool = fewshot.annotate(study, {5: [0, 20], 2: [20]}, 100)
+    pool = annotate(study, {5: [0, 20], 2: [20]}, 100)
     assert set(pool.parts) == {(5, 0), (5, 20), (2, 20)}
     assert [len(pool.parts[key].y) for key in [(5, 0), (5, 20), (2, 20)]] == [100, 20, 20]
-    alone = fewshot.annotate(study, {5: [20]}, 7)
+    alone = annotate(study, {5: [20]}, 7)
     torch.testing.assert_close(alone.parts[5, 20].x, pool.parts[5, 20].x)
     assert not torch.equal(pool.parts[5, 20].x, pool.parts[2, 20].x), "another sample"
     for part in pool.parts.values():
@@ -192,31 +309,51 @@ def test_an_annotation_holds_what_its_name_says(study, float32):
 
 
 def test_a_fit_leaves_the_pool_as_it_was(study, float32):
-    pool = fewshot.annotate(study, {5: [0]}, 50)
+    pool = annotate(study, {5: [0]}, 50)
     before = pool.parts[5, 0].x.clone()
-    once, again = (fewshot.fit(pool, Task((5,), 0), RULE, NUM) for _ in range(2))
+    once, again = (fit(pool, Task((5,), 0), RULE, NUM) for _ in range(2))
     assert torch.equal(pool.parts[5, 0].x, before), "scaling is done on a copy"
     assert torch.equal(once, again)
 
 
-def test_uncertain_samples_are_those_of_high_entropy(study, float32):
-    pool = fewshot.annotate(study, {row: [0] for row in range(12)}, 128, unlabeled=True)
-    found = fewshot.select_and_solve(study, pool, fewshot.SELECTIONS, [1, 3], 2, 0, RULE)
+def test_queries_ask_for_high_entropy_or_disagreement(study, float32):
+    pool = annotate(study, {row: [0] for row in range(12)}, 128, unlabeled=True)
+    found = select_and_solve(study, pool, SELECTIONS, [1, 3], 2, 0, RULE)
     tasks = {(f.task.selection, f.task.repeat, len(f.task.rows)): f for f in found}
     halves = selection.candidates(12, 2, 0)
     for repeat, half in enumerate(halves):
-        for name in fewshot.SELECTIONS:
+        for name in SELECTIONS:
             assert set(tasks[name, repeat, 3].task.rows) <= set(half.tolist()), "its candidates"
-        first, then = (tasks["uncertain", repeat, n] for n in (1, 3))
-        assert first.task.rows == then.task.rows[:1] == (half[0],)
-        scores = {r: fewshot.entropy(first.extractor, pool.unlabeled[r]) for r in half.tolist()}
-        rest = sorted(set(half.tolist()) - set(first.task.rows), key=lambda r: -scores[r])
-        assert list(then.task.rows[1:]) == rest[:2]
+        members = committee([pool.parts[half[0], 0]], RULE, NUM, (0, repeat))
+        extractor = tasks["uncertain", repeat, 1].extractor
+        asked = {
+            "uncertain": lambda columns, extractor=extractor: entropy(extractor, columns),
+            "committee": lambda columns, members=members: disagreement(members, columns),
+        }
+        assert set(asked) == set(QUERIES)
+        for name, score in asked.items():
+            first, then = (tasks[name, repeat, n] for n in (1, 3))
+            assert first.task.rows == then.task.rows[:1] == (half[0],)
+            scores = {r: score(pool.unlabeled[r]) for r in half.tolist()}
+            rest = sorted(set(half.tolist()) - set(first.task.rows), key=lambda r: -scores[r])
+            assert list(then.task.rows[1:]) == rest[:2]
         assert tasks["random", repeat, 3].task.rows == tuple(half[:3])
-    with pytest.raises(InputError, match="selection 'clever'; wanted one of random, diverse"):
-        fewshot.select_and_solve(study, pool, ["clever"], [1], 2, 0, RULE)
+    with pytest.raises(InputError, match=UNKNOWN):
+        select_and_solve(study, pool, ["clever"], [1], 2, 0, RULE)
     with pytest.raises(InputError, match="7 shots from a random half of the pool, 6 samples"):
-        fewshot.select_and_solve(study, pool, ["random"], [7], 2, 0, RULE)
+        select_and_solve(study, pool, ["random"], [7], 2, 0, RULE)
+
+
+@pytest.mark.parametrize("strategy", SELECTIONS)
+def test_no_mask_of_a_sample_that_was_not_picked_is_read(study, float32, strategy):
+    pool = annotate(study, {row: [0] for row in range(12)}, 64, unlabeled=True)
+    found = select_and_solve(study, pool, [strategy], [1, 2, 4], 1, 0, RULE)
+    picked = {row for one in found for row in one.task.rows}
+    assert len(picked) == 4
+    for row in set(range(12)) - picked:
+        del pool.parts[row, 0]
+    again = select_and_solve(study, pool, [strategy], [1, 2, 4], 1, 0, RULE)
+    assert [one.task for one in again] == [one.task for one in found]
 
 
 def test_entropy_of_a_blind_and_of_a_sure_extractor():
@@ -224,9 +361,9 @@ def test_entropy_of_a_blind_and_of_a_sure_extractor():
     extractor.requires_grad_(False)
     columns = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     extractor.set_matrix(torch.zeros(2, 4))
-    assert fewshot.entropy(extractor, columns) == pytest.approx(np.log(4))
+    assert entropy(extractor, columns) == pytest.approx(np.log(4))
     extractor.set_matrix(torch.tensor([[100.0, 0, 0, 0], [0, 0, 0, 0]]))
-    assert fewshot.entropy(extractor, columns) == pytest.approx(0, abs=1e-6)
+    assert entropy(extractor, columns) == pytest.approx(0, abs=1e-6)
 
 
 # Scoring in lock-step
@@ -308,50 +445,49 @@ def facts(study):
 
 def test_a_pixel_store_of_another_study_is_refused(study):
     own = facts(study)
-    assert fewshot.open_study(study.source, study.masks, own).align_corners
+    assert open_study(study.source, study.masks, own).align_corners
     for other in (own | {"taps": own["taps"][:2]}, own | {"masks": "0123456789abcdef"}):
         with pytest.raises(InputError, match=r"a pixel store of .* wanted 5 taps and masks"):
-            fewshot.open_study(study.source, study.masks, other)
+            open_study(study.source, study.masks, other)
 
 
 def test_masks_of_another_study_are_refused(study, masks):
     with pytest.raises(InputError, match="name the masks and the latents of one study"):
-        fewshot.sweep_fewshot(
-            Study(study.source, str(masks)), Sweep([1], 1, [], [], [], 0), RULE, 1
-        )
+        sweep_fewshot(Study(study.source, str(masks)), Sweep([1], 1, [], [], [], 0), RULE, 1)
 
 
 @pytest.fixture(scope="module")
 def rows(study):
-    sweep = Sweep([1, 3], 2, ["random", "diverse", "uncertain"], [24, 60], [1, 3], 0)
-    return fewshot.sweep_fewshot(study, sweep, RULE, 1)
+    sweep = Sweep([1, 3], 2, SELECTIONS, [24, 60], [1, 3], 0)
+    return sweep_fewshot(study, sweep, RULE, 1)
 
 
 def test_a_sweep_has_a_row_for_every_extractor(rows):
     kinds = [(r["candidates"], r["annotation"], r["selection"], r["shots"]) for r in rows]
     assert kinds.count(("pool", "full", "random", 1)) == 2
     assert kinds.count(("pool", "strokes", "random", 3)) == 4, "two budgets, two repeats"
-    assert kinds.count(("half", "full", "uncertain", 3)) == 2
-    assert len(rows) == 4 + 8 + 12
+    for name in SELECTIONS:
+        assert kinds.count(("half", "full", name, 3)) == 2
+    assert len(rows) == 4 + 8 + 16
     strokes = {r["labeled_pixels"] for r in rows if r["annotation"] == "strokes"}
     assert strokes == {24, 60}
     assert all(0 < r["miou_dataset"] <= 100 for r in rows)
 
 
 def test_a_fit_alone_scores_as_in_the_sweep(study, rows):
-    alone = fewshot.fit_fewshot(study, 3, 2, 0, RULE, 1)[1]
+    alone = fit_fewshot(study, 3, 2, 0, RULE, 1)[1]
     within = [
         r for r in rows if (r["candidates"], r["annotation"], r["shots"]) == ("pool", "full", 3)
     ]
     for a, b in zip(alone, within, strict=True):
         assert a["miou_dataset"] == pytest.approx(b["miou_dataset"], abs=0.5)
-        iou = [value for name, value in a.items() if name.startswith(fewshot.IOU)]
+        iou = [value for name, value in a.items() if name.startswith(IOU)]
         assert np.nanmean(iou) == pytest.approx(a["miou_per_image"], abs=0.01)
 
 
-@pytest.mark.parametrize("strategy", ["diverse", "uncertain"])
+@pytest.mark.parametrize("strategy", ["diverse", *QUERIES])
 def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy):
-    fitted, alone = fewshot.fit_fewshot(study, 3, 2, 0, RULE, 1, strategy)
+    fitted, alone = fit_fewshot(study, 3, 2, 0, RULE, 1, strategy)
     halves = selection.candidates(study.pool, 2, 0)
     for one, half in zip(fitted, halves, strict=True):
         assert len(one.task.rows) == 3 and set(one.task.rows) <= set(half.tolist())
@@ -362,18 +498,20 @@ def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy)
 
 
 def test_unknown_names_and_budgets_are_one_sentence(study):
-    with pytest.raises(InputError, match="selection 'clever'; wanted one of random, diverse"):
-        fewshot.sweep_fewshot(study, Sweep([1], 2, ["clever"], [], [], 0), RULE, 1)
+    with pytest.raises(InputError, match=UNKNOWN):
+        sweep_fewshot(study, Sweep([1], 2, ["clever"], [], [], 0), RULE, 1)
+    with pytest.raises(InputError, match=UNKNOWN):
+        fit_fewshot(study, 1, 2, 0, RULE, 1, "clever")
     with pytest.raises(InputError, match="a stroke budget of 2 pixels over 3 images"):
-        fewshot.sweep_fewshot(study, Sweep([1], 2, [], [2], [1, 3], 0), RULE, 1)
+        sweep_fewshot(study, Sweep([1], 2, [], [2], [1, 3], 0), RULE, 1)
     with pytest.raises(InputError, match="2 disjoint draws of 7 samples from a pool of 12"):
-        fewshot.sweep_fewshot(study, Sweep([7], 2, [], [], [], 0), RULE, 1)
+        sweep_fewshot(study, Sweep([7], 2, [], [], [], 0), RULE, 1)
 
 
 def test_statistics_by_hand():
-    found = fewshot.statistics([1.0, 2.0, 6.0])
+    found = statistics([1.0, 2.0, 6.0])
     assert found == {"mean": 3.0, "standard_deviation": 2.646, "maximum_deviation": 3.0}
-    assert fewshot.statistics([4.0])["standard_deviation"] == 0
+    assert statistics([4.0])["standard_deviation"] == 0
 
 
 def scored(strategy, repeat, value, candidates="half"):
@@ -389,7 +527,7 @@ def test_the_report_pairs_selections_by_repeat():
     rows = [scored("random", r, v) for r, v in enumerate([10.0, 50.0, 30.0])]
     rows += [scored("diverse", r, v) for r, v in enumerate([12.0, 53.0, 34.0])]
     rows += [scored("random", 0, 40.0, "pool")]
-    found = fewshot.report(rows, FULL)
+    found = report(rows, FULL)
     assert found["full"]["2"]["miou_per_image"]["of_full_lse"] == 50.0
     diverse = found["selection"]["diverse"]["2"]
     # Differences 2, 3, 4: standard error 1 / sqrt 3, t(2 degrees) 4.303.
@@ -409,6 +547,29 @@ def arguments(study, folder):
     paths += [folder / "pixels.json", folder / "full.json", folder / "out", folder / "metrics.json"]
     rule = {"power": 0.5, "l2": 1e-4, "iterations": 5, "pixels_per_sample": 32, "repeats": 2}
     return paths, rule | {"seed": 0, "compute": "float32", "device": "cpu", "workers": 1}
+
+
+def test_help_names_every_strategy():
+    for option in ("selection", "selections"):
+        assert all(name in HELP[option] for name in SELECTIONS)
+
+
+@pytest.mark.parametrize("strategy", QUERIES)
+def test_fit_fewshot_asks_in_rounds(study, float32, tmp_path, strategy):
+    from stages.fit_fewshot import fit_fewshot
+
+    paths, options = arguments(study, tmp_path)
+    fit_fewshot(*paths, shots=3, selection=strategy, **options)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert (found["shots"], found["selection"], found["repeats"]) == (3, strategy, 2)
+    rule = Rule(*(options[key] for key in ("power", "l2", "iterations", "pixels_per_sample")))
+    pool = annotate(study, {row: [0] for row in range(12)}, 32, unlabeled=True)
+    rounds = select_and_solve(study, pool, [strategy], [1, 3], 2, 0, rule)
+    written = [read_safetensors(path)[1] for path in sorted((tmp_path / "out").iterdir())]
+    wanted = [list(one.task.rows) for one in rounds if len(one.task.rows) == 3]
+    assert [facts["rows"] for facts in written] == wanted
+    halves = selection.candidates(12, 2, 0)
+    assert wanted != [half[:3].tolist() for half in halves], "else it picked at random"
 
 
 def test_fit_fewshot_writes_an_extractor_a_repeat(study, tmp_path):
@@ -435,10 +596,12 @@ def test_sweep_fewshot_writes_a_table(study, tmp_path):
     from stages.sweep_fewshot import sweep_fewshot
 
     paths, options = arguments(study, tmp_path)
-    kinds = {"selections": ["random"], "stroke_budgets": [8], "stroke_images": [2]}
+    kinds = {"selections": ["random", "committee"], "stroke_budgets": [8], "stroke_images": [2]}
     sweep_fewshot(*paths, shots=[1], **kinds, **options)
     with open(tmp_path / "out") as file:
         table = list(csv.DictReader(file))
-    assert [row["annotation"] for row in table] == ["full"] * 2 + ["strokes"] * 2 + ["full"] * 2
+    assert [row["annotation"] for row in table] == ["full"] * 2 + ["strokes"] * 2 + ["full"] * 4
+    assert [row["selection"] for row in table][4:] == ["random", "committee"] * 2
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["strokes"]["2 samples"]["8"]["labeled_pixels"] == 8
+    assert "gain" in found["selection"]["committee"]["1"]

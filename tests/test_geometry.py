@@ -1,9 +1,14 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pipeline import geometry
 from pipeline.errors import InputError
 from pipeline.geometry import Draw, Drawn, Similarity
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "directions.json").read_text())
 
 
 def vectors(images: int = 4, per_image: int = 6, num_classes: int = 3, channels: int = 5):
@@ -175,8 +180,70 @@ def test_levels_are_weighted_quantiles():
     np.testing.assert_allclose(on, 0.2, atol=0.05)
 
 
-def test_channel_iou_by_hand():
+def test_the_most_informative_level_is_chosen_not_the_one_of_the_best_iou():
+    """Class 1 is 70 % of the pixels, so that a channel that is on nearly everywhere has its IoU."""
+    rng, classes = np.random.default_rng(0), np.repeat([0, 1], [300, 700])
+    sure = rng.permutation(np.arange(300, 1000))[:300]  # of class 1, where channel 0 is high
+    x = rng.random((1000, 2))
+    x[sure, 0] += 10
+    drawn = Drawn(x, classes, np.ones(1000))
+    shares = (0.3, 0.95)
+    tight, loose = (
+        geometry.channel_scores(drawn, level, 2) for level in geometry.levels(drawn, shares)
+    )
+    assert tight[0][1, 0] < loose[0][1, 0] and tight[1][1, 0] > loose[1][1, 0]
+    found = geometry.detectors(drawn, drawn, 2, shares)[1]
+    assert (found.channel, found.share) == (0, 0.3)
+    assert found.iou == pytest.approx(300 / 700, abs=0.01)
+
+
+def test_the_channel_of_the_best_iou_is_chosen_not_the_most_informative_one():
+    """Channel 0 is on exactly outside class 1: it tells all of it, and detects nothing."""
+    classes = np.repeat([0, 1], 100)
+    x = np.stack([1.0 - classes, classes], 1)
+    x[90:120, 1] = 1 - x[90:120, 1]  # channel 1 errs
+    x += np.linspace(0, 0.1, 200)[:, None]
+    drawn = Drawn(x, classes, np.ones(200))
+    iqr = geometry.channel_scores(drawn, np.array([0.5, 0.5]), 2)[1][1]
+    assert iqr[0] == pytest.approx(1) and iqr[1] < 0.7
+    assert geometry.detectors(drawn, drawn, 2, (0.5,))[1].channel == 1
+
+
+def test_the_published_information_quality_ratios():
+    """One map of 64 pixels at four levels, and a class of 25 (GAN Dissection's definition)."""
+    wanted = GOLDEN["dissect"]
+    rows = np.array([[row["both"], row["on"], wanted["inside"]] for row in wanted["levels"]], float)
+    iou, iqr = geometry.iou_and_iqr(*rows.T, wanted["total"])
+    np.testing.assert_allclose(iou, [row["iou"] for row in wanted["levels"]], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(iqr, [row["iqr"] for row in wanted["levels"]], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "both, on, inside, iou, iqr, shows",
+    [
+        (4, 4, 4, 1, 1, "on exactly where the class is"),
+        (0, 6, 4, 0, 1, "on exactly where it is not: as informative, and no detector"),
+        (2, 5, 4, 2 / 7, 0, "independent"),
+        (0, 0, 4, 0, 0, "never on"),
+        (4, 10, 4, 0.4, 0, "always on"),
+        (0, 5, 0, 0, 0, "a class without pixels"),
+        (0, 0, 0, 0, 0, "one cell holds all pixels: off, and not of the class"),
+        (10, 10, 10, 1, 0, "one cell holds all pixels: on, and of the class"),
+        (3, 3.0000001, 3, 1, 1, "rounding makes no cell negative"),
+        (3.0000001, 3, 3, 1, 1, "rounding makes no cell negative"),
+    ],
+)
+def test_iou_and_iqr_at_their_ends(both, on, inside, iou, iqr, shows):
+    found = geometry.iou_and_iqr(*np.array([[both], [on], [inside]], float), 10)
+    np.testing.assert_allclose(found, [[iou], [iqr]], atol=1e-5, err_msg=shows)
+
+
+def test_channel_scores_by_hand():
     columns = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
     drawn = Drawn(columns, np.array([0, 0, 1, 1]), np.array([1.0, 2.0, 3.0, 4.0]))
-    found = geometry.channel_iou(drawn, np.array([0.5, 0.5]), 2)
-    np.testing.assert_allclose(found, [[1.0, 2 / 6], [0.0, 3 / 9]])
+    iou, iqr = geometry.channel_scores(drawn, np.array([0.5, 0.5]), 2)
+    np.testing.assert_allclose(iou, [[1.0, 2 / 6], [0.0, 3 / 9]])
+    # Channel 1: cells 1, 2, 3, 4 of 10, margins 5 and 5, 3 and 7.
+    joint = -sum(p * np.log(p) for p in (0.1, 0.2, 0.3, 0.4))
+    margins = -sum(p * np.log(p) for p in (0.5, 0.5, 0.3, 0.7))
+    np.testing.assert_allclose(iqr, [[1.0, margins / joint - 1]] * 2)

@@ -7,14 +7,14 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline import geometry
+from pipeline import geometry, tap_fits
 from pipeline.arrays import Group, write_group
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, NSE1
 from pipeline.fair_sampling import SCALES, fair_similarity
 from pipeline.features import Source, fill, plan_pixels, stream
-from pipeline.fewshot import Study
-from pipeline.geometry_study import Settings, measure_geometry
+from pipeline.fewshot.study import Study
+from pipeline.geometry_study import SHARES, Settings, measure_geometry
 from pipeline.pixels import hypercolumns
 from pipeline.reporting import geometry as reporting
 from pipeline.reporting import line_figure, readme
@@ -127,7 +127,21 @@ def test_detectors_name_a_channel_of_a_tap(measured):
     assert set(report["detectors"]) <= set(study.classes) and report["detectors"]
     for best in report["detectors"].values():
         assert 0 <= best["channel"] < taps[best["tap"]].channels
-        assert 0 < best["iou"] < 100
+        assert 0 < best["iou"] < 100 and best["on"] in SHARES
+
+
+def test_detectors_are_those_of_the_stored_pixels(measured):
+    """Chosen on training pixels, scored on validation pixels; named by tap and index in it."""
+    _, study, store, _, report, _ = measured
+    read = tap_fits.read(store, SETTINGS.pixel_budget, "cpu")
+    drawn = [geometry.Drawn(c.x.float().numpy(), c.y.numpy(), c.weights.numpy()) for c in read]
+    found = geometry.detectors(*drawn, NUM, SHARES)
+    channels = [(tap.name, i) for tap in study.taps for i in range(tap.channels)]
+    for name, best in zip(study.classes, found, strict=True):
+        if best is not None:
+            said = report["detectors"][name]
+            assert (said["tap"], said["channel"]) == channels[best.channel]
+            assert said["on"] == best.share and said["iou"] == round(100 * best.iou, 3)
 
 
 def test_an_lse_of_another_study_is_one_sentence(measured):
@@ -168,6 +182,11 @@ def test_tables_findings_and_figures(measured, tmp_path):
     )
     sizes = tables["geometry_nested"]["MB"].tolist()
     assert sizes == sorted(sizes)
+    detecting = tables["geometry_detectors"].set_index("class")
+    assert set(detecting.index) == set(report["detectors"])
+    for name, best in report["detectors"].items():
+        row = detecting.loc[name, ["tap", "channel", "on, % of pixels", "IoU of the channel"]]
+        assert row.tolist() == [best["tap"], best["channel"], 100 * best["on"], best["iou"]]
     said = readme.findings(metrics)
     assert len(said) == 4
     value = report["claims"]["own_is_maximum"]["mean"]

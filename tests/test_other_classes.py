@@ -9,12 +9,11 @@ import torch
 import toys
 
 from pipeline.arrays import write_group
-from pipeline.checkpoints import write_safetensors
 from pipeline.errors import InputError
 from pipeline.extractors import LSE, save_extractor
 from pipeline.features import Source, stream
 from pipeline.files import write_json
-from pipeline.images import to_float, to_uint8
+from pipeline.images import to_uint8
 from pipeline.labeling import Job, label_images
 from pipeline.metrics import PixelCounts, summary
 from pipeline.pixels import draw_pixels, hypercolumns
@@ -23,7 +22,6 @@ from pipeline.reporting import confusion_figure, mask_figure, readme, sampling, 
 from pipeline.reporting import fewshot as few
 from pipeline.reporting.palette import COLORS, class_colors, colorize, rgb
 from pipeline.solvers import lbfgs, problem
-from pipeline.teachers.networks import NETWORKS
 from stages.judge_teacher import judge_teacher
 
 SIZES = {"train": 8, "test": 3}
@@ -47,7 +45,7 @@ def metrics(tmp_path_factory, checkpoints):
             drawn = source.generator().synthesis(source.ws(split, 0, count))
         images[f"{split}/images"] = to_uint8(drawn, 32)
     write_group(folder / "images.zarr", images, {})
-    teacher = teacher_of_many_classes(folder / "teacher.safetensors", images["train/images"])
+    teacher = toys.teacher_of_many_classes(folder / "teacher.safetensors", images["train/images"])
     job = Job(str(teacher), (str(folder / "scene.yaml"),), str(folder / "images.zarr"))
     (masks,) = label_images(job, ["train", "test"], 1)
     write_group(folder / "masks.zarr", masks, {"classes": list(CLASSES)})
@@ -63,23 +61,6 @@ def metrics(tmp_path_factory, checkpoints):
     write_json(folder / "metrics/scene/lse.json", report)
     write_json(folder / "metrics/scene/ceiling.json", report["against_judge"])
     return folder, tables.read_metrics(folder / "metrics"), masks, predicted, images
-
-
-def teacher_of_many_classes(path, images):
-    """A random UNet whose logits vary about zero on these images, so that no class wins all."""
-    network = NETWORKS["unet"](19)
-    network.load_state_dict({k: v.float() for k, v in toys.teacher_tensors("unet").items()})
-    network.eval()
-    with torch.inference_mode():
-        logits = network(torch.nn.functional.interpolate(to_float(images), (256, 256)))
-        logits = torch.nn.functional.interpolate(
-            logits, (32, 32), mode="bilinear", align_corners=False, antialias=True
-        )
-        spread, mean = logits.std((0, 2, 3)), logits.mean((0, 2, 3))
-        network.head.bias.sub_(mean).div_(spread)
-        network.head.weight.div_(spread[:, None, None, None])
-    write_safetensors(path, dict(network.state_dict()), {"architecture": "unet"})
-    return path
 
 
 def fitted(source, masks):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipeline.arrays import write_group
 from pipeline.errors import InputError
+from pipeline.fewshot.strategies import SELECTIONS
 from pipeline.reporting import (
     Line,
     Panel,
@@ -119,6 +120,24 @@ def test_a_few_shots_are_told_apart_by_class():
     (said,) = readme.findings({"ffhq": files})
     assert "16 shots lose most on hat" in said
     assert "35.0 of the 39.0 points" in said and "90.9 %" in said
+
+
+def test_every_strategy_appears_in_tables_lines_and_findings():
+    """JSON sorts strategies by name; a reader wants them in the order of what they cost."""
+    gain = {p: {"mean": 3.0, "plus_minus": 1.0} for p in tables.PROTOCOLS}
+    by_name = {name: {"4": few() | {"gain": gain}} for name in sorted([*SELECTIONS, "new"])}
+    by_name["random"] = {"4": few()}
+    assert set(fewshot.STRATEGIES) == set(SELECTIONS)
+    sweep = {"full": {"4": few(skin=50.0, hat=1.0)}, "selection": by_name}
+    files = {"lse": evaluation(80.0, skin=88.0, hat=72.0), fewshot.SWEEP: sweep}
+    order = ["random", "diverse", "uncertain", "committee", "new"]
+    table = fewshot.selection_table({"ffhq": files})
+    assert table["selection"].tolist() == order
+    assert table.set_index("selection").loc["committee", "gain, miou_dataset low"] == 2.0
+    assert list(fewshot.panels(files)[-1].lines) == order
+    said = [line for line in readme.findings({"ffhq": files}) if "instead of random" in line]
+    assert [line.split("`")[3] for line in said] == order[1:]
+    assert all("gains +3.0 ± 1.0 points at 4 shots" in line for line in said)
 
 
 def test_table_5_marks_what_was_dropped(metrics):

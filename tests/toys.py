@@ -15,6 +15,7 @@ from pipeline.generators.mobile_stylegan import MobileStyleGAN
 from pipeline.generators.pggan import PGGAN
 from pipeline.generators.stylegan import StyleGAN
 from pipeline.generators.stylegan2 import StyleGAN2
+from pipeline.images import to_float
 from pipeline.latents import sample_z, split_seeds
 from pipeline.teachers.networks import NETWORKS
 
@@ -103,3 +104,20 @@ def teacher_tensors(architecture: str = "unet", seed: int = 0) -> dict[str, Tens
     """Random weights of a teacher of 19 classes, in half precision as training writes them."""
     network = randomize(NETWORKS[architecture](19), seed)
     return {name: value.half() for name, value in network.state_dict().items()}
+
+
+def teacher_of_many_classes(path: Path, images: np.ndarray) -> Path:
+    """A random UNet whose logits vary about zero on these images, so that no class wins all."""
+    network = NETWORKS["unet"](19)
+    network.load_state_dict({k: v.float() for k, v in teacher_tensors("unet").items()})
+    network.eval()
+    with torch.inference_mode():
+        logits = network(torch.nn.functional.interpolate(to_float(images), (256, 256)))
+        logits = torch.nn.functional.interpolate(
+            logits, (32, 32), mode="bilinear", align_corners=False, antialias=True
+        )
+        spread, mean = logits.std((0, 2, 3)), logits.mean((0, 2, 3))
+        network.head.bias.sub_(mean).div_(spread)
+        network.head.weight.div_(spread[:, None, None, None])
+    write_safetensors(path, dict(network.state_dict()), {"architecture": "unet"})
+    return path

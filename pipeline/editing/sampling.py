@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from pipeline import fewshot
 from pipeline.arrays import Group
 from pipeline.editing import targets as targets_of
 from pipeline.editing.conditional import Search
@@ -29,6 +28,10 @@ from pipeline.editing.sampling_pieces import (
 from pipeline.errors import InputError
 from pipeline.extractors import load_extractor, save_extractor
 from pipeline.features import Source
+from pipeline.fewshot import fits
+from pipeline.fewshot.pool import annotate
+from pipeline.fewshot.study import Study
+from pipeline.fewshot.study import open_study as open_all_taps
 from pipeline.files import fingerprint, read_json, sha256
 from pipeline.prediction import check_extractor
 
@@ -43,22 +46,22 @@ class FewShot:
     refits: int  # how many of the repeats take part
     repeats: int  # disjoint draws from the pool
     seed: int
-    rule: fewshot.Rule
+    rule: fits.Rule
 
 
-def fit_methods(folder: Path, study: fewshot.Study, few: FewShot) -> list[Method]:
+def fit_methods(folder: Path, study: Study, few: FewShot) -> list[Method]:
     """Few-shot extractors on disjoint draws from the pool, fitted unless their files are there."""
     drawn = (
-        [fewshot.annotated_task(study)]
+        [fits.annotated_task(study)]
         if study.annotations
-        else fewshot.random_tasks(study.pool, few.shots, few.repeats, few.seed)
+        else fits.random_tasks(study.pool, few.shots, few.repeats, few.seed)
     )
     tasks = [task for task in drawn if task.repeat < few.refits]
     paths = {task: folder / f"fewshot_{len(task.rows)}_{task.repeat}.safetensors" for task in tasks}
     if missing := [task for task in tasks if not paths[task].exists()]:
-        pool = fewshot.annotate(study, fewshot.wanted(missing), few.rule.pixels_per_sample)
+        pool = annotate(study, fits.wanted(missing), few.rule.pixels_per_sample)
         for task in missing:
-            extractor = fewshot.solve(study, pool, task, few.rule).extractor
+            extractor = fits.solve(study, pool, task, few.rule).extractor
             save_extractor(paths[task], extractor, {"name": "fewshot", "rows": task.rows})
     return [
         Method("fewshot", str(path), len(task.rows), task.repeat) for task, path in paths.items()
@@ -113,7 +116,7 @@ class Found:
     rates: dict[float, dict[str, np.ndarray]]
 
 
-def open_study(source: Source, masks: Path, pixels: Path, extractor: Path) -> fewshot.Study:
+def open_study(source: Source, masks: Path, pixels: Path, extractor: Path) -> Study:
     """A study of the taps that `extractor` reads; InputError if the files are not of one study."""
     own = sha256(source.checkpoint)[:16]
     known = Group(source.latents).attributes.get("generator", own)
@@ -125,12 +128,12 @@ def open_study(source: Source, masks: Path, pixels: Path, extractor: Path) -> fe
         )
     check_extractor(str(extractor), source, None)
     finest = max(tap.resolution for tap in load_extractor(extractor).taps)
-    study = fewshot.open_study(source, str(masks), read_json(pixels)["facts"])
+    study = open_all_taps(source, str(masks), read_json(pixels)["facts"])
     return replace(study, max_tap_resolution=finest)
 
 
 def draw_targets(
-    study: fewshot.Study,
+    study: Study,
     judges: Judges,
     folder: Path | None,  # of *.png; None: the teacher's masks of samples of their own seeds
     count: int,
@@ -148,7 +151,7 @@ def draw_targets(
 
 def run_study(
     out: Path,
-    study: fewshot.Study,
+    study: Study,
     extractor: str,  # the fully fitted LSE
     judges: Judges,
     targets: UInt8[np.ndarray, "target size size"],

@@ -16,7 +16,7 @@ from pipeline.editing import agreement
 from pipeline.editing.color import diversity
 from pipeline.editing.sampling import Found
 from pipeline.editing.sampling_pieces import LOOKED_AT, MOMENTS, Method
-from pipeline.fewshot import statistics, write_table
+from pipeline.fewshot.scores import statistics, write_table
 from pipeline.files import write_json
 
 WHO = ("own", "teacher", "judge")

@@ -9,6 +9,7 @@ from pipeline.reporting.curves import Line, Panel
 from pipeline.reporting.tables import PROTOCOLS, Metrics, in_order
 
 SWEEP = "fewshot_sweep"
+STRATEGIES = ("random", "diverse", "uncertain", "committee")  # in the order of tables and lines
 
 
 def shots_table(metrics: Metrics) -> pd.DataFrame:
@@ -79,7 +80,7 @@ def selection_table(metrics: Metrics) -> pd.DataFrame:
     """Strategies on the same halves of the pool, and the paired gain over random, 95 %."""
     rows = []
     for study, files in metrics.items():
-        for strategy, by_shots in files.get(SWEEP, {}).get("selection", {}).items():
+        for strategy, by_shots in by_strategy(files).items():
             for shots, value in _by_number(by_shots):
                 row = {"study": study, "selection": strategy, "shots": shots}
                 for protocol in PROTOCOLS:
@@ -92,9 +93,14 @@ def selection_table(metrics: Metrics) -> pd.DataFrame:
                         row[f"{column} low"] = gain["mean"] - reach
                         row[f"{column} high"] = gain["mean"] + reach
                 rows.append(row)
-    order = {"random": 0, "diverse": 1, "uncertain": 2}
-    rows.sort(key=lambda r: (r["study"], r["shots"], order.get(r["selection"], 3)))
+    rows.sort(key=lambda r: (r["study"], r["shots"]))
     return pd.DataFrame(rows)
+
+
+def by_strategy(files: Mapping[str, dict]) -> dict[str, Mapping]:
+    """Scores by shots of every strategy of a study's sweep; JSON sorts them by name."""
+    found = files.get(SWEEP, {}).get("selection", {})
+    return {name: found[name] for name in [*STRATEGIES, *found] if name in found}
 
 
 def panels(files: Mapping[str, dict]) -> list[Panel]:
@@ -103,7 +109,7 @@ def panels(files: Mapping[str, dict]) -> list[Panel]:
     ticks = [shots for shots, _ in _by_number(sweep.get("full", {}))]
     if not ticks:
         return []
-    return [_shots_panel(sweep, ticks), _strokes_panel(sweep), _selection_panel(sweep, ticks)]
+    return [_shots_panel(sweep, ticks), _strokes_panel(sweep), _selection_panel(files, ticks)]
 
 
 def _shots_panel(sweep: Mapping, ticks: list[int]) -> Panel:
@@ -129,10 +135,9 @@ def _strokes_panel(sweep: Mapping) -> Panel:
     return Panel("Strokes", "labeled pixels in all", "mIoU per image, %", lines, log_x=True)
 
 
-def _selection_panel(sweep: Mapping, ticks: list[int]) -> Panel:
+def _selection_panel(files: Mapping[str, dict], ticks: list[int]) -> Panel:
     lines = {
-        name: _line(by_shots, PROTOCOLS[0], "mean")
-        for name, by_shots in sweep.get("selection", {}).items()
+        name: _line(by_shots, PROTOCOLS[0], "mean") for name, by_shots in by_strategy(files).items()
     }
     title, y = "Which samples to annotate", "mIoU per image, %"
     return Panel(title, "annotated samples", y, lines, log_x=True, ticks=ticks)

@@ -47,9 +47,11 @@ NESTED = f"""{TEST} Each row adds the tap that scores best on validation pixels;
 tap. All are fitted on the same pixels, fewer than the LSE of table 1. "minus all": paired
 difference, points; one whose interval contains 0 tells none."""
 
-DETECTORS = """The single channel that detects each class best: on where it exceeds a level, chosen
-on training pixels (after Bau et al., GAN Dissection, ICLR 2019). IoU in % on validation pixels,
-weighted to stand for all pixels; the LSE's and the centers' are of the test samples
+DETECTORS = """The single channel that detects each class best: on where it exceeds a level. As in
+GAN Dissection (Bau et al., ICLR 2019), the level tells most of the class: of a few, it has the
+highest information quality ratio (mutual information / joint entropy of on and class). Then the
+channel with the best IoU is taken; both are chosen on training pixels. IoU in % on validation
+pixels, weighted to stand for all pixels; the LSE's and the centers' are of the test samples
 (`miou_dataset`)."""
 
 

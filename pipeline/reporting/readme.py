@@ -124,7 +124,7 @@ def _to_full(files: Mapping[str, dict]) -> list[str]:
 
 def _to_random(files: Mapping[str, dict]) -> list[str]:
     lines = []
-    for name, by_shots in files.get(fewshot.SWEEP, {}).get("selection", {}).items():
+    for name, by_shots in fewshot.by_strategy(files).items():
         gains = {
             int(shots): gain
             for shots, value in by_shots.items()

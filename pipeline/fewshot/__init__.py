@@ -1,0 +1,1 @@
+"""Few-shot linear extractors: a handful of annotated samples (Xu & Zheng, section 4.1)."""
