@@ -24,7 +24,7 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "fewshot_rule": 3,
     "fewshot": 30,
 }
-BY_NAME = {"halves": 40}  # needs a folder of faces: runs if it is named
+BY_NAME = {"halves": 40, "teacher": 4}  # need a folder of faces: run if they are named
 
 
 def main(names: list[str]) -> None:

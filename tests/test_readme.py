@@ -40,8 +40,9 @@ def test_files_and_targets_that_the_readme_names_exist():
 def test_reports_and_weights_agree_with_params():
     params = yaml.safe_load((REPO / "params.yaml").read_text())
     for study in params["studies"]:
-        for extractor in params["extractors"]:
-            scores = json.loads((REPO / f"reports/metrics/{study}/{extractor}.json").read_text())
+        for extractor in params["extractors"]["names"]:
+            path = REPO / f"reports/metrics/{study}/scores/{extractor}.json"
+            scores = json.loads(path.read_text())
             wanted = params["studies"][study]["sample"]["test"]
             assert scores["against_teacher"]["images"] == wanted
     from pipeline.checkpoints import read_safetensors
