@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from stages import run
@@ -82,6 +83,7 @@ def side_by_side(needs: dict[str, set[str]], cores: list[int]) -> list[str]:
                 )
             undone = {*waiting, *running, *failed}
             ready = [name for name, wanted in waiting.items() if not wanted & undone]
+            ready = taking_turns(ready, running)
             if not ready and not running:
                 return failed
             free = sorted({*cores} - {c for p in running.values() for c in p.cores})
@@ -99,6 +101,26 @@ def side_by_side(needs: dict[str, set[str]], cores: list[int]) -> list[str]:
         for reader in readers:
             reader.join()
     return failed
+
+
+def taking_turns(ready: Iterable[str], running: Iterable[str]) -> list[str]:
+    """What is ready to run, in the order of dvc.yaml, but the study with the fewest stages first.
+
+    So the fast study has its first results early, and the slow one does not wait for its last.
+    """
+    left = list(ready)
+    names = {stage.partition("@")[2] for stage in (*left, *running)}
+
+    def study(stage: str) -> str:  # of `fit@ffhq-lse` ffhq, if there is a `judge@ffhq` as well
+        own = stage.partition("@")[2]
+        return min(name for name in names if own == name or own.startswith(f"{name}-"))
+
+    busy, order = Counter(map(study, running)), []
+    while left:
+        order.append(min(left, key=lambda stage: busy[study(stage)]))
+        left.remove(order[-1])
+        busy[study(order[-1])] += 1
+    return order
 
 
 def _start(stage: str, cores: list[int]) -> subprocess.Popen:

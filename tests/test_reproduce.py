@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.reproduce import taking_turns
+
 ROOT = Path(__file__).parents[1]
 
 # Two studies whose stages note when they ran and on which cores.
@@ -78,6 +80,19 @@ def test_stages_run_side_by_side_and_what_joins_them_last(run, tmp_path):
     assert re.search(r"\[make_tables\] done after \d s \(\d CPU s\); 6 of 6 stages", done.stdout)
     again = run(sys.executable, "-m", "stages.reproduce")
     assert again.returncode == 0 and "Running stage" not in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("ready", "running", "order"),
+    [
+        ("fit@a fit@b judge@a judge@b", "", "fit@a fit@b judge@a judge@b"),  # as they come
+        ("fit@a-lse fit@a-nse fit@b-lse", "judge@a", "fit@b-lse fit@a-lse fit@a-nse"),
+        ("fit@a-lse fit@a-nse judge@b", "judge@a judge@c", "judge@b fit@a-lse fit@a-nse"),
+        ("trace fit@a", "", "trace fit@a"),
+    ],
+)
+def test_studies_take_turns(ready, running, order):
+    assert taking_turns(ready.split(), running.split()) == order.split()
 
 
 @more_than_one_core

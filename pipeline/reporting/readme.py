@@ -113,6 +113,8 @@ def _to_full(files: Mapping[str, dict]) -> list[str]:
     gaps = {name: full[name] - few[name] for name in few}
     worst = max(gaps, key=gaps.get)
     without = [n for n in few if n != worst]
+    if not sum(full[n] for n in without):  # one class, or none that the full LSE knows
+        return []
     share = 100 * sum(few[n] for n in without) / sum(full[n] for n in without)
     part, whole = gaps[worst] / len(gaps), sum(gaps.values()) / len(gaps)
     return [
