@@ -123,7 +123,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("git", "config", "user.name", "test")
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "start")
-    project.first = project.run("dvc", "repro")
+    project.first = project.run(sys.executable, "-m", "stages.reproduce")  # make repro
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "study")
     return project
