@@ -1,10 +1,14 @@
 """Run benchmarks on the studies that `make repro` made; print and write reports/benchmarks/."""
 
 import importlib
+import os
 import sys
 import time
 from pathlib import Path
 
+import torch
+
+from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError, choose
 from pipeline.files import write_json
 
@@ -27,6 +31,16 @@ BENCHMARKS = {  # name: rough minutes on two cores
 BY_NAME = {"halves": 40, "teacher": 4}  # need a folder of faces: run if they are named
 
 
+def machine() -> str:
+    """Cores and bfloat16 units of the CPU, or the GPU: what figures must not be compared across."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    with open("/proc/cpuinfo") as file:
+        (model, *_) = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    units = "with" if fast_bfloat16("cpu") else "no"
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {units} bfloat16 units"
+
+
 def main(names: list[str]) -> None:
     """Run the named benchmarks, or all, in the table's order."""
     known = BENCHMARKS | BY_NAME
@@ -37,6 +51,7 @@ def main(names: list[str]) -> None:
         result = importlib.import_module(f"benchmarks.{name}").measure()
         for key, value in result.items():
             print(f"{key:>44}  {value}", flush=True)
+        result["machine"] = machine()
         result["minutes"] = round((time.perf_counter() - start) / 60, 1)
         write_json(Path("reports/benchmarks") / f"{name}.json", result)
 

@@ -119,6 +119,7 @@ HELP = {
     "top": "Directions of the largest eigenvalues to measure (the paper: 50).",
     # Files
     "annotations": "Folder of masks that people drew (PNG, COCO, LabelMe, Label Studio), or empty.",
+    "benchmarks": "Folder of benchmark JSON, as `make bench` writes it.",
     "card": "Model card to write (Markdown).",
     "checkpoint": "Generator, as fetch_checkpoint writes it.",
     "code": "Folder for a JSON of digests a stage.",

@@ -35,8 +35,8 @@ class that the drawn samples do not show cannot be learned from them."""
 
 TABLE_4 = f"""{TWO_PROTOCOLS} Both lists averaged over the finally selected classes, as in the
 paper, whose table 4 has scenes only. Classes that no extractor predicts above the threshold on the
-full list are dropped, and everything is fitted again on the rest. The NSEs train for the few steps
-of `selection_fit` here: read them for the classes they find, not against table 1."""
+full list are dropped, and everything is fitted again on the rest. Fits take the few steps of
+`selection_fit` here: read them for the classes they find, not against table 1."""
 
 TABLE_5 = """IoU per class in %, protocol of `miou_per_image`. A dropped class has no score on the
 selected list; a dash on both: it occurs in no test image."""

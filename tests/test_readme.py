@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pipeline.errors import InputError
+from pipeline.reporting import measured
 from pipeline.reporting.readme import blocks, fill
 from pipeline.reporting.tables import read_metrics
 
@@ -16,8 +17,9 @@ README = (REPO / "README.md").read_text()
 
 
 def test_results_are_those_of_the_reports():
-    """`python -m stages.update_readme reports/metrics README.md` would change nothing."""
+    """update_readme with reports/metrics and reports/benchmarks would change nothing."""
     found = blocks(read_metrics(REPO / "reports" / "metrics"))
+    found |= {"measured": measured.table(REPO / "reports" / "benchmarks")}
     assert fill(README, found) == README
 
 
