@@ -32,7 +32,7 @@ def label_selected(
             f"those of {labels}: {', '.join(teachers[0].classes)}",
             "name the masks that label_images wrote with these labels",
         )
-    job = labeling.Job(str(teacher), labels, str(images), pick_device(device))
+    job = labeling.Job(str(teacher), (labels,), str(images), pick_device(device))
     arrays = labeling.label_selected(job, full, kept, workers)
     facts = {"labels": teachers[1].name, "classes": teachers[1].classes}
     write_group(masks, arrays, facts | {"teacher": full.attributes["teacher"]})
