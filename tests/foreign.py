@@ -120,3 +120,13 @@ def nvlabs_bytes(network, **others) -> bytes:
     with nvlabs_modules() as easy_dict:
         value = {"training_set_kwargs": easy_dict(path="x"), "G_ema": network, **others}
         return pickle.dumps(value, protocol=4)
+
+
+# A published file of each family, of golden weights.
+WRITERS = {
+    "pggan": lambda: torch_bytes({"generator_smooth": part(golden("pggan"), "sd/")}),
+    "stylegan": lambda: torch_bytes({"generator_smooth": part(golden("stylegan"), "sd/")}),
+    "stylegan2": lambda: nvlabs_bytes(
+        nvlabs_network(part(golden("stylegan2_ada_nvlabs_32"), "sd/"))
+    ),
+}

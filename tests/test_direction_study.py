@@ -92,10 +92,12 @@ def test_selectivity_is_the_published_one():
         ([-2.0, 2.0, 2.0], 0.0),  # all alike
         ([np.nan, 3.0, 0.0], 1.0),  # a class that is never seen does not count
         ([0.0, 0.0, 0.0], np.nan),  # no effect, no selectivity
+        ([np.nan, np.nan, np.nan], np.nan),  # nothing to compare with
     ],
 )
 def test_selectivity_of_extremes(scores, wanted):
     assert selectivity(np.array([scores]))[0] == pytest.approx(wanted, nan_ok=True)
+    assert overall_selectivity(np.array([scores])) == pytest.approx(wanted, nan_ok=True)
 
 
 def test_a_class_that_is_not_seen_has_no_place_and_no_color():
@@ -195,6 +197,15 @@ def test_a_report_tells_a_planted_effect_from_chance():
     assert report["obvious"]["sefa"]["image"] == pytest.approx(10 / 12, abs=0.1)
     assert report["obvious"]["random"]["either"] == 0
     assert report["trace"] == pytest.approx(size.sum())
+
+
+def test_areas_that_never_change_have_no_selectivity():
+    top, control = planted(3, 0), planted(8, 1)
+    for changes in (top, control):
+        changes["effects"][..., : len(CLASSES)] = 0  # areas come first
+    report = range_report(Factors(np.eye(3), np.ones(3)), np.ones(3), top, control, CLASSES, 1, 1)
+    assert report["selectivity"] == {"sefa": dict.fromkeys(("mean", "low", "high")), "random": None}
+    json.dumps(report, allow_nan=False)
 
 
 def test_obvious_is_measured_against_random_directions():

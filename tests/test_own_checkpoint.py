@@ -1,4 +1,4 @@
-"""A user's own checkpoint: described, fetched as a study's, and taken through the pipeline."""
+"""A user's own checkpoint: described, and fetched as a study's."""
 
 import json
 import subprocess
@@ -6,32 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from foreign import golden, nvlabs_bytes, nvlabs_network, part, torch_bytes
+from foreign import WRITERS, golden, part, torch_bytes
 
-from pipeline.arrays import Group
 from pipeline.checkpoints import read_safetensors
 from pipeline.errors import InputError
-from pipeline.files import read_json, sha256
+from pipeline.files import sha256
 from pipeline.generators import load_generator
 from pipeline.inspection import inspect_checkpoint, report
-from stages.cache_features import cache_features
-from stages.cache_pixels import cache_pixels
-from stages.evaluate_extractor import evaluate_extractor
 from stages.fetch_checkpoint import fetch_checkpoint
-from stages.fit_extractor import fit_extractor
-from stages.label_images import label_images
-from stages.sample_latents import sample_latents
 
 ROOT = Path(__file__).parents[1]
-WRITERS = {
-    "pggan": lambda: torch_bytes({"generator_smooth": part(golden("pggan"), "sd/")}),
-    "stylegan": lambda: torch_bytes({"generator_smooth": part(golden("stylegan"), "sd/")}),
-    "stylegan2": lambda: nvlabs_bytes(
-        nvlabs_network(part(golden("stylegan2_ada_nvlabs_32"), "sd/"))
-    ),
-}
 
 
 @pytest.fixture(params=WRITERS)
@@ -46,85 +31,6 @@ def fetch(folder, file, **options):
     checkpoint = folder / "checkpoint.safetensors"
     fetch_checkpoint(checkpoint, file=file, sha256=sha256(file), **options)
     return checkpoint
-
-
-def test_from_a_file_to_the_scores_of_an_extractor(tmp_path, published, teacher_weights):
-    """The stages' own functions, with the options of dvc.yaml, at toy size."""
-    checkpoint = fetch(tmp_path, published)
-    latents, images, masks = (tmp_path / f"{n}.zarr" for n in ("latents", "images", "masks"))
-    features, pixels = tmp_path / "features.json", tmp_path / "pixels.json"
-    where = {"compute": "float32", "device": "cpu", "workers": 1}
-    sample_latents(
-        checkpoint, latents, train=6, validation=3, test=3, pool=1, seed=1, truncation_psi=0.7
-    )
-    cache_features(
-        checkpoint,
-        latents,
-        features,
-        images,
-        label_size=32,
-        max_tap_resolution=16,
-        samples_per_shard=4,
-        stored="float16",
-        max_gib=1,
-        **where,
-    )
-    names = {"labels": "celebamask15", "labels_full": "celebamask19"}
-    label_images(
-        images, teacher_weights, masks, tmp_path / "full", **names, device="cpu", workers=1
-    )
-    cache_pixels(
-        checkpoint,
-        latents,
-        masks,
-        pixels,
-        pixels_per_sample=64,
-        samples_per_shard=4,
-        stored="int8",
-        align_corners=False,
-        max_gib=1,
-        **where,
-    )
-    extractors, metrics = tmp_path / "extractors", tmp_path / "metrics"
-    fit_extractor(
-        features,
-        masks,
-        pixels,
-        extractors,
-        metrics,
-        names=["lse", "nse2"],
-        solver="lbfgs",
-        l2=[0.01],
-        iterations=3,
-        pixel_budget=1000,
-        epochs=1,
-        nse2_width=4,
-        learning_rates=["nse2=0.01"],
-        steps=1,
-        batch=1,
-        window=16,
-        looks=1,
-        patience=1,
-        device="cpu",
-    )
-    evaluate_extractor(
-        checkpoint,
-        latents,
-        masks,
-        extractors,
-        tmp_path / "predictions",
-        metrics,
-        names=["lse", "nse2"],
-        **where,
-    )
-    generator = load_generator(published)
-    ws = torch.from_numpy(Group(latents).read("test", "ws"))
-    z = torch.from_numpy(Group(latents).read("test", "z"))
-    torch.testing.assert_close(ws, generator.mapping(z, 0.7), msg="the file itself gives these ws")
-    assert Group(images).read("test", "images").std() > 0
-    for name in ("lse", "nse2"):
-        found = read_json(metrics / f"{name}.json")["against_teacher"]
-        assert found["images"] == 3 and 0 < found["pixel_accuracy"] <= 100
 
 
 def test_fixed_noise_lies_in_the_fetched_file(tmp_path, published):

@@ -7,12 +7,14 @@ from PIL import Image
 from pipeline.arrays import Group, write_group
 from pipeline.checkpoints import write_safetensors
 from pipeline.errors import InputError
+from pipeline.files import write_json
 from pipeline.images import to_float
 from pipeline.labeling import Job, label_images, label_rows, label_selected
 from pipeline.teachers import load_teacher
 from pipeline.teachers.faces import augment, load_pairs, sampling_weights
 from pipeline.teachers.labels import CELEBAMASK19, FLIP19, LABEL_SPACES
 from pipeline.teachers.networks import NETWORKS
+from stages.label_selected import label_selected as label_stage
 
 SKIN, L_EYE, R_EYE, HAIR = (CELEBAMASK19.index(n) for n in ("skin", "l_eye", "r_eye", "hair"))
 
@@ -196,6 +198,21 @@ def test_selecting_classes_gives_what_labeling_all_images_again_gives(
     )
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
+
+
+def test_the_stage_labels_the_selected_classes(tmp_path, stored_images, teacher_weights):
+    job = Job(str(teacher_weights), ("celebamask19",), str(stored_images))
+    (masks,) = label_images(job, ["train", "test"], 1)
+    full, selection, out = (tmp_path / name for name in ("full", "selection.json", "selected"))
+    write_group(full, masks, {"classes": list(CELEBAMASK19), "teacher": "x"})
+    write_json(selection, {"kept": ["skin", "hair"]})
+    options = {"labels": "celebamask19", "device": "cpu", "workers": 1}
+    label_stage(stored_images, teacher_weights, full, selection, out, **options)
+    found, images = Group(out), Group(stored_images).read("test", "images")
+    assert found.attributes["classes"] == ["bg", "skin", "hair"]
+    teacher = load_teacher(teacher_weights, "celebamask19", keep=["skin", "hair"])
+    expected = teacher.label(to_float(images), 32)
+    np.testing.assert_array_equal(found.read("test", "masks"), expected)
 
 
 # Pairs of images and masks

@@ -106,10 +106,10 @@ def teacher_tensors(architecture: str = "unet", seed: int = 0) -> dict[str, Tens
     return {name: value.half() for name, value in network.state_dict().items()}
 
 
-def teacher_of_many_classes(path: Path, images: np.ndarray) -> Path:
+def teacher_of_many_classes(path: Path, images: np.ndarray, seed: int = 0) -> Path:
     """A random UNet whose logits vary about zero on these images, so that no class wins all."""
     network = NETWORKS["unet"](19)
-    network.load_state_dict({k: v.float() for k, v in teacher_tensors("unet").items()})
+    network.load_state_dict({k: v.float() for k, v in teacher_tensors("unet", seed).items()})
     network.eval()
     with torch.inference_mode():
         logits = network(torch.nn.functional.interpolate(to_float(images), (256, 256)))

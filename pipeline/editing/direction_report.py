@@ -117,7 +117,7 @@ def range_report(
             "sefa": interval(
                 lambda r: overall_selectivity(_scores(top, control, r)[:, :num]), samples
             ),
-            "random": round(overall_selectivity(chance[:, :num]), 4),
+            "random": rounded(overall_selectivity(chance[:, :num])),
         },
         "directions": [
             _one(i, factors, spread, z[i], *found[i], top, control, classes)
@@ -184,24 +184,25 @@ def _one(
 
     kinds = z[: num * len(KINDS)].reshape(len(KINDS), num)
     by_class = {
-        kind: {c: _rounded(v) for c, v in zip(classes, row, strict=True) if not np.isnan(v)}
+        kind: {c: rounded(v) for c, v in zip(classes, row, strict=True) if not np.isnan(v)}
         for kind, row in zip(KINDS, kinds, strict=True)
     }
     return {
         "index": index,
         "name": name,
-        "eigenvalue": _rounded(factors.eigenvalues[index]),
-        "gap": _rounded(factors.gaps[index]),
-        "spread_of_w": _rounded(spread[index]),
+        "eigenvalue": rounded(factors.eigenvalues[index]),
+        "gap": rounded(factors.gaps[index]),
+        "spread_of_w": rounded(spread[index]),
         "z_of_name": interval(score, samples),
-        "selectivity": _rounded(selectivity(z[None, :num])[0]),
+        "selectivity": rounded(selectivity(z[None, :num])[0]),
         "mask_change": interval(lambda r: float(top["mask_change"][index, r].mean()), samples),
         "image_change": interval(lambda r: float(top["image_change"][index, r].mean()), few),
-        "z": by_class | {p: _rounded(v) for p, v in zip(POSES, z[len(KINDS) * num :], strict=True)},
+        "z": by_class | {p: rounded(v) for p, v in zip(POSES, z[len(KINDS) * num :], strict=True)},
     }
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Four digits, or None for NaN, which JSON does not have."""
     return None if np.isnan(value) else round(float(value), 4)
 
 

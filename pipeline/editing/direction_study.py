@@ -22,6 +22,7 @@ from pipeline.editing.direction_report import (
     draw_boundaries,
     interval,
     range_report,
+    rounded,
 )
 from pipeline.editing.directions import (
     Factors,
@@ -234,7 +235,7 @@ def compare(
         found[method] = {
             "step_in_w": round(amount, 4),
             "spread_of_w": round(float(known.spread.along(chosen).mean()), 4),
-            "selectivity": round(overall_selectivity(z), 4),
+            "selectivity": rounded(overall_selectivity(z)),
             "image_change": interval(lambda r, v=at: float(v["image_change"][:, r].mean()), few),
             "mask_change": interval(lambda r, v=at: float(v["mask_change"][:, r].mean()), samples),
         }

@@ -140,9 +140,9 @@ def selectivity(scores: Float[np.ndarray, "direction class"]) -> Float[np.ndarra
     size = np.abs(scores[:, ~np.isnan(scores).all(0)])
     size = np.where(np.isnan(size), 0, size)
     total = size.sum(1, keepdims=True)
-    p = np.divide(size, total, out=np.full(size.shape, np.nan), where=total > 0)
+    p = np.divide(size, total, out=np.zeros(size.shape), where=total > 0)
     entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(1)
-    return 1 - entropy / np.log(max(size.shape[1], 2))
+    return np.where(total[:, 0] > 0, 1 - entropy / np.log(max(size.shape[1], 2)), np.nan)
 
 
 def overall_selectivity(scores: Float[np.ndarray, "direction class"]) -> float:
