@@ -21,7 +21,7 @@ repro: setup
 	$(BIN)/python -m stages.reproduce
 
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	ruff check . && ruff format --check . && lint-imports
