@@ -126,7 +126,17 @@ def _fewshot(v: Mapping) -> Iterator[Row]:
         yield f"... {shots} shots: CPU s of a fit, mIoU per image / dataset", "; ".join(each)
 
 
+def _teacher(v: Mapping) -> Iterator[Row]:
+    for split in ("train", "validation", "test"):
+        found = v[f"face-unet, {split}"]
+        scores = ", ".join(f"{name} {iou}" for name, iou in found.items())
+        mirrored = v[f"face-unet, {split}, mirrored"]["mean of 15"]
+        what = f"the teacher on 100 {split} images: IoU, %"
+        yield what, f"{scores}; averaged with the mirror image: {mirrored}"
+
+
 BENCHMARKS: dict[str, Callable[[Mapping], Iterator[Row]]] = {
+    "teacher": _teacher,
     "noop": _noop,
     "synthesis": _synthesis,
     "cache": _cache,
