@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 from stages import run
 
+# The longest stages that nothing but tables and figures waits for: they begin as soon as they can,
+# or the run would end with one of them alone, on one core.
+LONG = {"measure_editing", "measure_sampling", "sweep_fewshot"}
 ADVICE = (
     "To track the changes",
     "\tgit add",
@@ -104,7 +107,7 @@ def side_by_side(needs: dict[str, set[str]], cores: list[int]) -> list[str]:
 
 
 def taking_turns(ready: Iterable[str], running: Iterable[str]) -> list[str]:
-    """What is ready to run, in the order of dvc.yaml, but the study with the fewest stages first.
+    """What is ready to run: the study with the fewest stages first, of it LONG ones, then in order.
 
     So the fast study has its first results early, and the slow one does not wait for its last.
     """
@@ -117,7 +120,7 @@ def taking_turns(ready: Iterable[str], running: Iterable[str]) -> list[str]:
 
     busy, order = Counter(map(study, running)), []
     while left:
-        order.append(min(left, key=lambda stage: busy[study(stage)]))
+        order.append(min(left, key=lambda s: (busy[study(s)], s.partition("@")[0] not in LONG)))
         left.remove(order[-1])
         busy[study(order[-1])] += 1
     return order

@@ -89,6 +89,7 @@ def test_stages_run_side_by_side_and_what_joins_them_last(run, tmp_path):
         ("fit@a-lse fit@a-nse fit@b-lse", "judge@a", "fit@b-lse fit@a-lse fit@a-nse"),
         ("fit@a-lse fit@a-nse judge@b", "judge@a judge@c", "judge@b fit@a-lse fit@a-nse"),
         ("trace fit@a", "", "trace fit@a"),
+        ("fit@a measure_editing@a fit@b", "", "measure_editing@a fit@b fit@a"),
     ],
 )
 def test_studies_take_turns(ready, running, order):
