@@ -55,8 +55,8 @@ def folder(tmp_path):
             "parameters": 60,
             "cpu_seconds": 8.0,
             "validation_curve": [
-                {"iteration": 5, "miou": [40.0, 50.0]},
-                {"iteration": 10, "miou": [60.0, 55.0]},
+                {"iteration": 5, "miou": {"0.01": 40.0, "0.001": 50.0}},
+                {"iteration": 10, "miou": {"0.01": 60.0, "0.001": 55.0}},
             ],
         },
         "nse1_fit": {
