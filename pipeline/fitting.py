@@ -116,7 +116,7 @@ def choose_fit(
 
     The rule: from the fifth iteration on, the highest mIoU over the classes but 0, which the
     weights make an estimate of `miou_dataset` there. After every eighth iteration the better half
-    of the values goes on (successive halving): the others cost time and change nothing.
+    of the values goes on (successive halving): a value that would have won late may be let go.
     """
     left, curve, best = list(l2), [], []
 

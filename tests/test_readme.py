@@ -31,6 +31,11 @@ def test_a_readme_without_a_block_is_said():
     assert filled == "a\n<!-- results: from JSON -->\n| 1 |\n<!-- end of results -->\nb"
 
 
+def test_a_folder_without_benchmarks_leaves_the_readme_alone(tmp_path):
+    with pytest.raises(InputError, match=r"no benchmarks in .*; run `make bench`"):
+        measured.table(tmp_path)
+
+
 def test_files_and_targets_that_the_readme_names_exist():
     for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         assert (REPO / path).exists(), path

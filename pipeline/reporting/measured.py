@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from pipeline.errors import InputError
 from pipeline.files import read_json
 
 Row = tuple[str, str]  # what was measured, and the figures
@@ -19,6 +20,8 @@ def rows(folder: Path) -> list[tuple[str, str, str]]:
             values = read_json(path)
             machine = values.get("machine", "")
             found += [(what, figures, machine) for what, figures in describe(values)]
+    if not found:
+        raise InputError(f"no benchmarks in {folder}", "<benchmark>.json", "run `make bench`")
     return found
 
 
