@@ -138,8 +138,18 @@ def _teacher(v: Mapping) -> Iterator[Row]:
         yield what, f"{scores}; averaged with the mirror image: {mirrored}"
 
 
+def _halves(v: Mapping) -> Iterator[Row]:
+    for role in ("teacher", "judge"):
+        each = []
+        for split in ("validation", "test"):
+            lost = v[f"{role}, {split}, points lost by half the images"].items()
+            each.append(f"{split} " + ", ".join(f"{name} {points}" for name, points in lost))
+        yield f"what half of the training images costs the {role}: IoU, points", "; ".join(each)
+
+
 BENCHMARKS: dict[str, Callable[[Mapping], Iterator[Row]]] = {
     "teacher": _teacher,
+    "halves": _halves,
     "noop": _noop,
     "synthesis": _synthesis,
     "cache": _cache,

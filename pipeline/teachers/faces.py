@@ -26,6 +26,10 @@ class Pairs:
         """The pairs `rows`, in sorted-name order."""
         return Pairs(self.images[rows], self.masks[rows], self.digest)
 
+    def to(self, device: torch.device) -> "Pairs":
+        """The same pairs on `device`."""
+        return Pairs(self.images.to(device), self.masks.to(device), self.digest)
+
 
 def load_pairs(folder: str | Path, size: int, num_classes: int) -> Pairs:
     """Read `folder`/images/* and `folder`/masks/<same stem>.png, sorted by name, at `size` px.
@@ -92,21 +96,23 @@ def augment(
     generator: torch.Generator,
     strength: float = 1.0,  # 1: as strong as it gets; 0: flips alone
 ) -> tuple[Tensor, Tensor]:
-    """Random flip, rotation, scale, shift, color, blur and noise of uint8 pairs.
+    """Random flip, rotation, scale, shift, color, blur and noise of uint8 pairs, on their device.
 
     images [N, 3, S, S] uint8 and masks [N, S, S] uint8 become float32 images in [-1, 1] and
-    int64 masks [N, S/2, S/2] at the centers of the networks' half-resolution pixels.
+    int64 masks [N, S/2, S/2] at the centers of the networks' half-resolution pixels. The CPU
+    generator draws every parameter, so devices differ in the noise alone.
     """
-    num, size = len(images), images.shape[-1]
+    num, size, device = len(images), images.shape[-1], images.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(num, *shape, generator=generator) * (high - low) + low
+        drawn = torch.rand(num, *shape, generator=generator) * (high - low) + low
+        return drawn.to(device, non_blocking=True)
 
     def around(center: float, low: float, high: float, *shape: int) -> Tensor:
         return center + strength * uniform(low - center, high - center, *shape)
 
     # Geometry: one affine map per sample; the same map samples the mask at half resolution.
-    angle = torch.randn(num, generator=generator).clamp(-2.5, 2.5) * (0.16 * strength)
+    angle = torch.randn(num, generator=generator).clamp(-2.5, 2.5).to(device) * (0.16 * strength)
     scale = torch.exp2(around(0, -0.5, 0.6))
     aspect = torch.exp2(around(0, -0.15, 0.15))
     flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
@@ -119,7 +125,7 @@ def augment(
         1,
     )
     # Flipped samples read from a mirrored face, so left and right change names.
-    swap = torch.tensor(FLIP19, dtype=torch.uint8)
+    swap = torch.tensor(FLIP19, dtype=torch.uint8, device=device)
     masks = torch.where(flip.view(-1, 1, 1) < 0, swap[masks.long()], masks)
 
     def warp(x: Tensor, out: int, mode: str) -> Tensor:
@@ -150,5 +156,13 @@ def augment(
             top, left = torch.randint(0, size * 3 // 4, (2,), generator=generator).tolist()
             x[i, :, top : top + size // 4, left : left + size // 4] = 0
     sigma = strength * uniform(0, 0.1, 1, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.5)
-    x = x + sigma * torch.randn(x.shape, generator=generator)
-    return x.clamp(-1, 1), y
+    return (x + sigma * _noise(x, generator)).clamp(-1, 1), y
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise where `like` lies: `generator` draws it on a CPU, and its seed elsewhere."""
+    if like.device.type == "cpu":
+        return torch.randn(like.shape, generator=generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    there = torch.Generator(like.device).manual_seed(seed)
+    return torch.randn(like.shape, generator=there, device=like.device)
