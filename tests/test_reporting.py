@@ -376,3 +376,14 @@ def test_figure_6_shows_the_first_sample_of_each_target(tmp_path):
         np.nonzero(pure & (picture[..., 0] == level))[1].min() for level in (40, 90, 120, 160)
     ]
     assert columns == sorted(columns), "teacher, few shots by number, the full LSE"
+
+
+def test_tables_of_what_was_evaluated(tmp_path):
+    """A study that ran in part has tables of that part; a folder without JSON is no study."""
+    (tmp_path / "empty" / "scores").mkdir(parents=True)
+    (tmp_path / "ffhq").mkdir()
+    (tmp_path / "ffhq" / "ceiling.json").write_text(json.dumps(score(50.0, bg=90.0, skin=60.0)))
+    found = tables.read_metrics(tmp_path)
+    assert list(found) == ["ffhq"]
+    table = tables.class_table(found, "ffhq")
+    assert [c for c in table if "LSE" in c] == [] and any("ceiling" in c for c in table)

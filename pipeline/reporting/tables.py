@@ -27,7 +27,8 @@ Metrics = Mapping[str, Mapping[str, dict]]
 
 def read_metrics(folder: Path) -> dict[str, dict[str, dict]]:
     """{study: {name: JSON}} of `folder`/<study>."""
-    found = {p.name: read_study(p) for p in sorted(folder.glob("*")) if p.is_dir()}
+    studies = {p.name: read_study(p) for p in sorted(folder.glob("*")) if p.is_dir()}
+    found = {name: files for name, files in studies.items() if files}
     if not found:
         raise InputError(f"no metrics in {folder}", "<study>/<extractor>.json", "run `dvc repro`")
     return found
@@ -160,10 +161,11 @@ def class_table(metrics: Metrics, study: str) -> pd.DataFrame:
     columns = {}
     for protocol in PROTOCOLS:
         for who in ("teacher", "judge"):
-            columns[f"LSE vs {who}, {protocol}"] = _per_class(
-                files["lse"][f"against_{who}"], protocol
-            )
-        columns[f"teacher vs judge (ceiling), {protocol}"] = _per_class(files["ceiling"], protocol)
+            if against := files.get("lse", {}).get(f"against_{who}"):
+                columns[f"LSE vs {who}, {protocol}"] = _per_class(against, protocol)
+        if "ceiling" in files:
+            ceiling = f"teacher vs judge (ceiling), {protocol}"
+            columns[ceiling] = _per_class(files["ceiling"], protocol)
     table = pd.DataFrame(columns)
     table.index.name = "class"
     return table.reset_index()
