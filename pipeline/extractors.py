@@ -136,7 +136,7 @@ class Extractor(nn.Module):
         raised, across = [], []
         for tap, logits in parts:
             rows, columns = regions[tap.name]
-            matrix = _interpolation(tap.resolution, size, self.align_corners).to(logits.device)
+            matrix = interpolation(tap.resolution, size, self.align_corners).to(logits.device)
             raised.append(matrix[window.top : window.top + window.side, rows] @ logits)
             across.append(matrix[window.left : window.left + window.side, columns])
         wide = torch.cat(raised, -1)  # [N, class, window row, column of any tap]
@@ -150,7 +150,7 @@ def _raised(logits: Tensor, size: int, align_corners: bool) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _interpolation(
+def interpolation(
     resolution: int, size: int, align_corners: bool
 ) -> Float[Tensor, "label_pixel tap_pixel"]:
     """Linear interpolation along one axis as a matrix; bilinear is rows @ map @ columns.T."""
@@ -159,11 +159,11 @@ def _interpolation(
 
 
 @lru_cache(maxsize=1024)
-def _read(
-    resolution: int, size: int, align_corners: bool, start: int, stop: int, margin: int
+def interpolation_span(
+    resolution: int, size: int, align_corners: bool, start: int, stop: int, margin: int = 0
 ) -> Span:
     """Tap pixels that label pixels [start, stop) are interpolated from, and a margin."""
-    used = _interpolation(resolution, size, align_corners)[start:stop].any(0).nonzero()
+    used = interpolation(resolution, size, align_corners)[start:stop].any(0).nonzero()
     return _grow((int(used[0]), int(used[-1]) + 1), margin, resolution)
 
 
@@ -196,7 +196,7 @@ class _PerTap(Extractor):
 
     def spans(self, size: int, start: int, stop: int) -> list[Span]:
         return [
-            _read(tap.resolution, size, self.align_corners, start, stop, self.margin)
+            interpolation_span(tap.resolution, size, self.align_corners, start, stop, self.margin)
             for tap in self.taps
         ]
 
@@ -353,7 +353,7 @@ class NSE2(Extractor):
     def spans(self, size: int, start: int, stop: int) -> list[Span]:
         """From the finest tap back: every 3x3 convolution reads one more pixel around."""
         last = self.taps[-1]
-        needed = _read(last.resolution, size, self.align_corners, start, stop, 1)
+        needed = interpolation_span(last.resolution, size, self.align_corners, start, stop, 1)
         found = [_grow(needed, 1, last.resolution)]
         for before, tap in reversed(list(pairwise(self.taps))):
             factor = tap.resolution // before.resolution

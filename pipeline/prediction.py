@@ -3,25 +3,34 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from pipeline import workers
 from pipeline.arrays import Group
 from pipeline.devices import fast_bfloat16
 from pipeline.errors import InputError
-from pipeline.extractors import LSE, Extractor, load_extractor, save_extractor
+from pipeline.extractors import (
+    LSE,
+    Extractor,
+    interpolation,
+    interpolation_span,
+    load_extractor,
+    save_extractor,
+)
 from pipeline.features import Source, stream
 from pipeline.metrics import PixelCounts
 
 BATCH = 16
-TOGETHER = 4  # extractors whose logits are held at a time: 16 MB of 15 classes at 256 px
+TILE = 16  # px of a mask's tile: 1.6 MB of logits of 110 extractors of 15 classes
+GPU_TILE = 32  # fewer products, for a device that has them wait
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,39 @@ def stack(extractors: Sequence[LSE]) -> LSE:
     return stacked.requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """The taps of one resolution as one, and the extractors that read any of them.
+
+    Logits are those less the first class's: the largest stays the largest, with a class less to
+    compute.
+    """
+
+    x: Tensor  # [N, H, W, C]
+    weight: Tensor  # [classes - 1, read, C]
+    read: Tensor  # indices of extractors
+    extractors: int  # in all
+
+    def logits(self, *part: int | slice) -> Float[Tensor, "pixel rest extractor"]:
+        """In float32, of a part of x; 0 for an extractor that does not read these taps."""
+        pixels = self.x[part].reshape(-1, self.x.shape[-1])
+        found = (pixels @ self.weight.flatten(0, 1).T).float()
+        found = found.view(len(pixels), *self.weight.shape[:2])
+        if len(self.read) == self.extractors:
+            return found
+        zeros = found.new_zeros(*found.shape[:2], self.extractors)
+        return zeros.index_copy_(2, self.read, found)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A part of a mask: what of each coarser layer it depends on, and how."""
+
+    place: tuple[slice, slice]  # rows and columns of the mask
+    regions: tuple[tuple[slice, slice], ...]  # of each coarser layer
+    weights: Float[Tensor, "pixel coarse_pixel"]  # over the pixels of all regions
+
+
 @torch.inference_mode()
 def stacked_masks(
     stacked: LSE, num_classes: int, features: Mapping[str, Tensor], size: int
@@ -118,44 +160,111 @@ def stacked_masks(
     """The masks of every extractor in a stack: what each one's `predict` would give.
 
     A tap finer than the masks is resized before it is projected, which commutes; the taps of one
-    resolution are one matrix product for all extractors that read them. In bfloat16 where that is
-    fast.
+    resolution are one matrix product for all extractors that read them, in bfloat16 where that is
+    fast. Coarser logits are never upsampled as whole maps: for a tile of the masks at a time, one
+    more product interpolates and adds them, while the tile's logits stay in a CPU's cache.
     """
-    device = stacked.weights[0].device
-    dtype = torch.bfloat16 if fast_bfloat16(str(device)) else torch.float32
+    layers = _layers(stacked, num_classes, features, size)
+    masks = [
+        _sample_masks(layers, sample, size, stacked.align_corners)
+        for sample in range(len(layers[0].x))
+    ]
+    yield from torch.stack(masks, 1).cpu().numpy()
+
+
+def _layers(
+    stacked: LSE, num_classes: int, features: Mapping[str, Tensor], size: int
+) -> list[_Layer]:
+    """The taps by resolution, which is `size` at most."""
+    dtype = torch.bfloat16 if fast_bfloat16(str(stacked.weights[0].device)) else torch.float32
     by_side: dict[int, list[tuple[Tensor, Tensor]]] = {}
     for tap, weight in zip(stacked.taps, stacked.weights, strict=True):
         x = features[tap.name].float()
         if tap.resolution > size:
             x = _resized(x, size, stacked.align_corners)
-        by_side.setdefault(x.shape[-1], []).append((x, weight))
-    step = TOGETHER * num_classes
-    first, *finer = by_side.values()
-    layers = [_products(first, dtype, step, unread=True)]
-    layers += [_products(pairs, dtype, step) for pairs in finer]
-    for index in layers[0]:
-        parts = (layer[index].float().permute(0, 3, 1, 2) for layer in layers if index in layer)
-        # Channels last, as the product leaves them: interpolation is three times as fast.
-        logits = reduce(torch.add, (_resized(p, size, stacked.align_corners) for p in parts))
-        by_extractor = logits.permute(0, 2, 3, 1).unflatten(-1, (-1, num_classes))
-        masks = by_extractor.max(-1).indices.to(torch.uint8)  # argmax takes twice as long
-        yield from masks.permute(3, 0, 1, 2).cpu().numpy()
+        by_class = weight.unflatten(0, (-1, num_classes)).transpose(0, 1)
+        pair = x.to(dtype).permute(0, 2, 3, 1), by_class[1:] - by_class[:1]
+        by_side.setdefault(x.shape[-1], []).append(pair)
+    found = []
+    for pairs in by_side.values():
+        x, weight = (torch.cat(parts, -1) for parts in zip(*pairs, strict=True))
+        read = weight.ne(0).any(2).any(0).nonzero()[:, 0]
+        found.append(_Layer(x, weight[:, read].to(dtype), read, weight.shape[1]))
+    return found
 
 
-def _products(
-    pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype, step: int, unread: bool = False
-) -> dict[int, Tensor]:
-    """Logits [N, H, W, step] of taps of one resolution, by the index of their block of classes.
+def _sample_masks(
+    layers: Sequence[_Layer], sample: int, size: int, align_corners: bool
+) -> UInt8[Tensor, "extractor size size"]:
+    """The masks of one sample, tile by tile."""
+    num, device = layers[0].extractors, layers[0].x.device
+    fine = [layer for layer in layers if layer.x.shape[1] == size]
+    coarser = [layer for layer in layers if layer.x.shape[1] < size]
+    sides = tuple(layer.x.shape[1] for layer in coarser)
+    coarse = [
+        layer.logits(sample).view(side, side, -1)
+        for layer, side in zip(coarser, sides, strict=True)
+    ]
+    masks = torch.empty(size, size, num, dtype=torch.uint8, device=device)
+    for tile in _tiles(sides, size, align_corners, str(device)):
+        parts = [layer.logits(sample, *tile.place) for layer in fine]
+        logits = _with_coarse(parts[0] if parts else None, coarse, tile)
+        out = masks[tile.place]
+        out.copy_(_largest(logits.view(len(logits), -1, num)).view(out.shape))
+    return masks.permute(2, 0, 1)
 
-    Blocks with weights of 0 alone, which do not read these taps, only if `unread`.
+
+def _with_coarse(
+    fine: Float[Tensor, "pixel rest extractor"] | None,
+    coarse: Sequence[Tensor],  # [side, side, rest * extractor] of each coarser layer
+    tile: _Tile,
+) -> Tensor:
+    """A tile's logits of the finest layer and of all coarser ones, interpolated: one product."""
+    if not coarse:
+        return fine
+    regions = [
+        logits[region].flatten(0, 1) for logits, region in zip(coarse, tile.regions, strict=True)
+    ]
+    read = torch.cat(regions)
+    return tile.weights @ read if fine is None else fine.flatten(1).addmm_(tile.weights, read)
+
+
+def _largest(logits: Float[Tensor, "pixel rest extractor"]) -> UInt8[Tensor, "pixel extractor"]:
+    """The first class of the largest logit, where the first class's own is 0 and left out.
+
+    Positive floats are ordered as their bits are, read as integers. The last few bits, a millionth
+    of a logit for 15 classes, give way to the class, so that one maximum finds both: a tenth of
+    what argmax takes on a CPU. Of equals the first class has the largest bits, and what is not
+    positive is less than those of the class that is left out.
     """
-    blocks = torch.cat([weight for _, weight in pairs], 1).split(step)
-    read = [i for i, block in enumerate(blocks) if unread or bool(block.any())]
-    if not read:
-        return {}
-    x = torch.cat([x.to(dtype) for x, _ in pairs], 1).permute(0, 2, 3, 1)
-    found = x @ torch.cat([blocks[i] for i in read]).to(dtype).T
-    return dict(zip(read, found.split([len(blocks[i]) for i in read], -1), strict=True))
+    rest = logits.shape[1]
+    full = 1 << rest.bit_length()
+    classes = torch.arange(1, rest + 1, dtype=torch.int32, device=logits.device)
+    bits = logits.view(torch.int32).bitwise_and_(-full).bitwise_or_(full - classes[:, None])
+    return bits.amax(1).clamp_min_(full).neg_().bitwise_and_(full - 1).to(torch.uint8)
+
+
+@lru_cache(maxsize=2)
+def _tiles(sides: tuple[int, ...], size: int, align_corners: bool, device: str) -> list[_Tile]:
+    """The tiles of a mask over coarser layers of these sides."""
+    step = TILE if device == "cpu" else GPU_TILE
+    parts = [slice(start, min(start + step, size)) for start in range(0, size, step)]
+    # How a part's rows, or columns, depend on those of each layer: which, and by what weights.
+    axes = [[_along(side, size, align_corners, part) for side in sides] for part in parts]
+    found = []
+    for (rows, vertical), (columns, horizontal) in product(zip(parts, axes, strict=True), repeat=2):
+        pairs = list(zip(vertical, horizontal, strict=True))
+        regions = tuple((y, x) for (y, _), (x, _) in pairs)
+        weights = [torch.kron(down, across) for (_, down), (_, across) in pairs]
+        empty = torch.empty(0, 0)  # no coarser layer
+        found.append(_Tile((rows, columns), regions, torch.cat(weights or [empty], 1).to(device)))
+    return found
+
+
+def _along(side: int, size: int, align_corners: bool, part: slice) -> tuple[slice, Tensor]:
+    """What a part of `size` pixels is interpolated from along one axis of `side`, and how."""
+    used = slice(*interpolation_span(side, size, align_corners, part.start, part.stop))
+    return used, interpolation(side, size, align_corners)[part, used]
 
 
 def _resized(x: Tensor, size: int, align_corners: bool) -> Tensor:

@@ -32,7 +32,7 @@ from pipeline.fewshot.study import Study, open_study
 from pipeline.fewshot.sweeps import Sweep, fit_fewshot, sweep_fewshot
 from pipeline.files import write_json
 from pipeline.metrics import PixelCounts, intersection_union
-from pipeline.prediction import confusions, stack, stacked_masks
+from pipeline.prediction import _largest, confusions, stack, stacked_masks
 from pipeline.solvers import problem
 from pipeline.taps import Tap
 from stages.help import HELP
@@ -369,18 +369,21 @@ def test_entropy_of_a_blind_and_of_a_sure_extractor():
 # Scoring in lock-step
 
 
-def random_extractors(taps, num, seed=0):
+def random_extractors(taps, num, seed=0, align_corners=False):
     rng, found = torch.Generator().manual_seed(seed), []
     for _ in range(num):
-        extractor = LSE(toys.CLASSES, taps)
+        extractor = LSE(toys.CLASSES, taps, align_corners=align_corners)
         extractor.set_matrix(torch.randn(sum(t.channels for t in taps), NUM, generator=rng))
         found.append(extractor.requires_grad_(False))
     return found
 
 
-@pytest.mark.parametrize("size", [16, 32, 64], ids=["finer taps", "label size", "coarser taps"])
-def test_a_stack_predicts_what_each_extractor_predicts(study, float32, size):
-    extractors = random_extractors(study.taps, 6)
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    "size", [4, 16, 32, 40, 64], ids=["coarsest", "finer taps", "label size", "odd", "coarser taps"]
+)
+def test_a_stack_predicts_what_each_extractor_predicts(study, float32, size, align_corners):
+    extractors = random_extractors(study.taps, 6, align_corners=align_corners)
     features, _ = next(stream(study.source, "test", 0, 2, study.taps))
     masks = list(stacked_masks(stack(extractors), NUM, features, size))
     assert len(masks) == 6
@@ -388,6 +391,17 @@ def test_a_stack_predicts_what_each_extractor_predicts(study, float32, size):
         assert mask.shape == (len(mask), size, size) and mask.dtype == np.uint8
         assert (mask == extractor.predict(features, size)).mean() > 0.999, "rounding at edges"
     assert any((a != b).any() for a, b in itertools.pairwise(masks))
+
+
+@given(st.integers(0, 1000), st.integers(2, 20))
+def test_the_largest_is_the_first_of_the_largest_logits(seed, num_classes):
+    """Logits of few values, so that many are equal, beside the first class's, which are 0."""
+    rng = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-3, 3, (9, num_classes, 5), generator=rng) * 0.7
+    logits[:, 0] = 0
+    found = _largest(logits[:, 1:].contiguous())
+    assert found.dtype == torch.uint8
+    assert found.tolist() == logits.numpy().argmax(1).tolist()
 
 
 @pytest.mark.parametrize("last", [[-1], []], ids=["another resolution", "nothing"])
