@@ -24,7 +24,7 @@ def without_pool(folder: Path) -> list[str]:
     """The study's latents and masks with what a fit reads alone; returns their paths."""
     paths = []
     for name, keys in (("latents", ("seeds", "ws")), ("masks", ("masks",))):
-        group, path = Group(f"data/{name}/ffhq.zarr"), folder / f"{name}.zarr"
+        group, path = Group(f"data/{name}/ffhq.zarr.zip"), folder / f"{name}.zarr.zip"
         splits = [(split, key) for split in ("train", "validation") for key in keys]
         arrays = {f"{split}/{key}": group.read(split, key) for split, key in splits}
         write_group(path, arrays, group.attributes)
@@ -43,7 +43,7 @@ def fitted(folder: Path, align_corners: bool) -> str:
     pixels = f"{folder}/pixels.json"
     cache = [*words[1:4], latents, masks, pixels, *options, f"--{FLAGS[align_corners]}"]
     fit = [
-        "-m", "stages.fit_extractor", "data/features/ffhq.json", "data/masks/ffhq.zarr", pixels,
+        "-m", "stages.fit_extractor", "data/features/ffhq.json", "data/masks/ffhq.zarr.zip", pixels,
         str(folder), str(folder), "--names", "lse", "--solver", "lbfgs", "--epochs", "50",
         "--iterations", str(ITERATIONS), "--pixel_budget", str(report["pixels"]),
         "--device", "auto", *UNUSED,
@@ -57,14 +57,14 @@ def fitted(folder: Path, align_corners: bool) -> str:
 
 def measure() -> dict:
     """Held-out mIoU of both, and a paired interval of their difference."""
-    masks = Group("data/masks/ffhq.zarr")
+    masks = Group("data/masks/ffhq.zarr.zip")
     target, num = masks.read("test", "masks"), len(masks.attributes["classes"])
     facts = read_json("data/pixels/ffhq.json")["facts"]
     ours, other = facts["align_corners"], not facts["align_corners"]
     source = Source(
-        "data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr", compute=facts["compute"]
+        "data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr.zip", compute=facts["compute"]
     )
-    predicted = {ours: Group("data/predictions/ffhq/lse.zarr").read("test", "masks")}
+    predicted = {ours: Group("data/predictions/ffhq/lse.zarr.zip").read("test", "masks")}
     with tempfile.TemporaryDirectory() as name:
         path = fitted(Path(name), other)
         predicted[other] = predict_masks([path], source, "test", target.shape[-1])[0]

@@ -12,12 +12,12 @@ from pipeline.prediction import predict_masks
 
 def measure() -> dict:
     """mIoU of the float32 and the bfloat16 masks of the test split, with a paired interval."""
-    masks = Group("data/masks/ffhq.zarr")
+    masks = Group("data/masks/ffhq.zarr.zip")
     target, num = masks.read("test", "masks"), len(masks.attributes["classes"])
     result, counts, drawn = {}, {}, {}
     for dtype in ("float32", "bfloat16"):
         source = Source(
-            "data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr", compute=dtype
+            "data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr.zip", compute=dtype
         )
         start = time.perf_counter()
         path = "data/extractors/ffhq/lse.safetensors"

@@ -43,7 +43,7 @@ def measure() -> dict:
     """CPU seconds of cached shards over CPU seconds of bare passes, alternating, one thread."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    source = features.Source("data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr")
+    source = features.Source("data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr.zip")
     generator = source.generator()
     taps = select(generator.taps, FINEST_TAP)
     splits = {"train": ROUNDS * PER_SHARD}

@@ -88,7 +88,7 @@ def measure() -> dict:
     cached = {array.name for array in store.plan.arrays}
     taps = [Tap(**tap) for tap in facts["taps"] if tap["name"] in cached]
     pool, test = (
-        CachedSamples(store, f"data/masks/{STUDY}.zarr", split, taps, "cpu")
+        CachedSamples(store, f"data/masks/{STUDY}.zarr.zip", split, taps, "cpu")
         for split in ("pool", "test")
     )
     classes, align = facts["classes"], facts["align_corners"]

@@ -59,13 +59,13 @@ def anonymous(pid: int) -> int:
 def subset(folder: Path, train: int) -> None:
     """The first `train` training and 8 validation samples of the study, as a study of its own."""
     for name, keys in (("latents", ("seeds", "z", "ws")), ("masks", ("masks",))):
-        group = Group(f"data/{name}/ffhq.zarr")
+        group = Group(f"data/{name}/ffhq.zarr.zip")
         arrays = {
             f"{split}/{key}": group.read(split, key, slice(0, size))
             for split, size in (("train", train), ("validation", 8))
             for key in keys
         }
-        write_group(folder / f"{name}.zarr", arrays, group.attributes)
+        write_group(folder / f"{name}.zarr.zip", arrays, group.attributes)
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
@@ -79,16 +79,17 @@ def commands(folder: Path) -> dict[str, list[str]]:
     f = str(folder)
     return {
         "cache_features": [
-            *stage, "stages.cache_features", CHECKPOINT, f"{f}/latents.zarr",
-            f"{f}/features.json", f"{f}/images.zarr", "--label_size", "256",
+            *stage, "stages.cache_features", CHECKPOINT, f"{f}/latents.zarr.zip",
+            f"{f}/features.json", f"{f}/images.zarr.zip", "--label_size", "256",
             "--max_tap_resolution", "128", *shard, *common,
         ],
         "cache_pixels": [
-            *stage, "stages.cache_pixels", CHECKPOINT, f"{f}/latents.zarr", f"{f}/masks.zarr",
-            f"{f}/pixels.json", "--pixels_per_sample", "512", "--no-align-corners", *shard, *common,
+            *stage, "stages.cache_pixels", CHECKPOINT, f"{f}/latents.zarr.zip",
+            f"{f}/masks.zarr.zip", f"{f}/pixels.json", "--pixels_per_sample", "512",
+            "--no-align-corners", *shard, *common,
         ],
         "fit_extractor": [
-            *stage, "stages.fit_extractor", f"{f}/features.json", f"{f}/masks.zarr",
+            *stage, "stages.fit_extractor", f"{f}/features.json", f"{f}/masks.zarr.zip",
             f"{f}/pixels.json", f, f, "--names", "lse",
             "--solver", "lbfgs", "--l2", "0.01", "--l2", "0.001", "--iterations", "6",
             "--epochs", "50", "--pixel_budget", str(512 * SMALL), "--device", "cpu",

@@ -25,7 +25,7 @@ def score(study: str, name: str, rate: float) -> dict:
     """Validation mIoU of a short fit, and its cost."""
     schedule = Schedule(STEPS, BATCH, WINDOW, rate, looks=1, patience=1)
     features, pixels = (open_store(f"data/{kind}/{study}.json") for kind in ("features", "pixels"))
-    masks = f"data/masks/{study}.zarr"
+    masks = f"data/masks/{study}.zarr.zip"
     _, facts = fit_nonlinear(features, masks, pixels, name, WIDTH, schedule, "cpu")
     say(f"{study} {name} {rate}: {facts['validation_miou']} in {facts['cpu_seconds']} CPU s")
     return {"miou": facts["validation_miou"], "cpu_seconds": facts["cpu_seconds"]}

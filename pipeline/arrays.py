@@ -1,9 +1,13 @@
-"""Small arrays as DVC outs: latents, images and masks, named `<split>/<name>`, in zarr groups."""
+"""Small arrays as DVC outs: latents, images and masks, named `<split>/<name>`, in zarr groups.
+
+A group is one file, `<name>.zarr.zip`: DVC would walk a folder, and look all its files up, once for
+each stage that reads it, whether or not there is anything to do.
+"""
 
 import hashlib
 import math
-import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,11 +15,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.files import atomic
 
 ROWS_PER_CHUNK, BYTES_PER_CHUNK = 1024, 2**21  # at most; zarr holds a chunk several times over
-# DVC walks all folders and looks all files up: no folder a chunk, and none a split: its arrays are
-# `<split>.<name>`.
-FLAT = {"name": "default", "separator": "."}
 
 
 @runtime_checkable
@@ -29,17 +31,18 @@ class Sliceable(Protocol):
 
 
 def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: dict) -> None:
-    """Write arrays {`split/name`: [N, ...]} and attributes as one zarr group, atomically.
+    """Write arrays {`split/name`: [N, ...]} and attributes as one zipped zarr group, atomically.
 
-    Rows are read and written a chunk at a time, so an array need not fit into memory.
+    Rows are read and written a chunk at a time, so an array need not fit into memory. The same
+    arrays give the same bytes: zarr's own zip store would note the time.
     """
     import zarr
 
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    root = zarr.create_group(str(partial), attributes=attributes)
+    folder = path.with_name(path.name + ".unpacked.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    root = zarr.create_group(str(folder), attributes=attributes)
     for name, values in arrays.items():
         num, *cells = values.shape
         row_bytes = values.dtype.itemsize * math.prod(cells)
@@ -50,13 +53,15 @@ def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: d
             shape=values.shape,
             dtype=values.dtype,
             chunks=(step, *cells),
-            chunk_key_encoding=FLAT,
             **({} if masks else {"compressors": None}),
         )
         for start in range(0, num, step):
             array[start : start + step] = values[start : start + step]
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
+    with atomic(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # its date is 1980
+            archive.writestr(entry, file.read_bytes())  # as it is: zarr compresses what is worth it
+    shutil.rmtree(folder)
 
 
 class Group:
@@ -66,9 +71,9 @@ class Group:
         import zarr
 
         self.path = Path(path)
-        if not (self.path / "zarr.json").exists():
+        if not zipfile.is_zipfile(self.path):
             raise InputError(f"no zarr group at {path}", "one", "run `dvc repro` to make it")
-        self._root = zarr.open_group(str(path), mode="r")
+        self._root = zarr.open_group(zarr.storage.ZipStore(self.path), mode="r")
         self.attributes = dict(self._root.attrs)
 
     @property

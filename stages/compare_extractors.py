@@ -11,7 +11,7 @@ def compare_extractors(
     metrics: Path,
     confusion: Path,
 ) -> None:
-    """Compare every <extractor>.zarr of a folder with the best NSE on the same test samples."""
+    """Compare every <extractor>.zarr.zip of a folder with the best NSE on the same test samples."""
     import csv
 
     from pipeline.arrays import Group
@@ -20,12 +20,12 @@ def compare_extractors(
     from pipeline.files import atomic, write_json
 
     target, classes = Group(masks).read("test", "masks"), Group(masks).attributes["classes"]
-    paths = sorted(predictions.glob("*.zarr"))
-    found = {path.stem: Group(path).read("test", "masks") for path in paths}
+    paths = sorted(predictions.glob("*.zarr.zip"))
+    found = {path.name.split(".")[0]: Group(path).read("test", "masks") for path in paths}
     if "lse" not in found:
         raise InputError(
             f"{predictions} with {', '.join(found) or 'nothing'}",
-            "lse.zarr at least",
+            "lse.zarr.zip at least",
             "add lse to extractors in params.yaml and run `dvc repro`",
         )
     counts = count(found, target, len(classes))

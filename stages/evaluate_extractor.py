@@ -21,8 +21,8 @@ def evaluate_extractor(
 ) -> None:
     """Segment the test split while it is synthesized, once for all `names`; write masks and scores.
 
-    Reads `extractors`/NAME.safetensors; writes `predictions`/NAME.zarr and, with the IoU in both
-    protocols, `metrics`/NAME.json.
+    Reads `extractors`/NAME.safetensors; writes `predictions`/NAME.zarr.zip and, with the IoU in
+    both protocols, `metrics`/NAME.json.
     """
     from pipeline.arrays import Group, write_group
     from pipeline.devices import pick_device
@@ -41,7 +41,7 @@ def evaluate_extractor(
     paths = [str(extractors / f"{name}.safetensors") for name in names]
     predicted = predict_masks(paths, source, "test", size, workers, classes)
     for name, found in zip(names, predicted, strict=True):
-        write_group(predictions / f"{name}.zarr", {"test/masks": found}, {"classes": classes})
+        write_group(predictions / f"{name}.zarr.zip", {"test/masks": found}, {"classes": classes})
         report = {}
         for target, group in targets.items():
             counts = PixelCounts(len(classes))

@@ -46,7 +46,7 @@ def make_figures(
     total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
     rows = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
     sources = {"teacher": masks, "judge": judge_masks} | {
-        title: predictions / f"{name}.zarr"
+        title: predictions / f"{name}.zarr.zip"
         for name, title in (("lse", "LSE"), ("nse1", "NSE-1"), ("nse2", "NSE-2"))
     }
     shown = {t: Group(p).read("test", "masks")[rows] for t, p in sources.items() if p.exists()}
@@ -67,10 +67,10 @@ def make_figures(
         geometry.draw_taps(*shown, files, figures / "taps.png", samples)
     if sampled.exists():
         sampling.draw_study(sampled, figures / "sampling.png", samples)
-    if (pictures := edited / "pictures.zarr").exists():
+    if (pictures := edited / "pictures.zarr.zip").exists():
         editing.draw_study(pictures, figures / "editing.png", samples)
     style.draw_study(styled, files, figures, samples)
-    if (pictures := directions / "pictures.zarr").exists():
+    if (pictures := directions / "pictures.zarr.zip").exists():
         found_directions.draw_study(pictures, figures / "directions.png")
     shares = views.confusion_shares(pd.read_csv(confusion), classes)
     confusion_figure(figures / "confusion.png", shares, classes)

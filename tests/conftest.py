@@ -48,13 +48,13 @@ def checkpoints(tmp_path_factory):
 def latents(checkpoints, tmp_path_factory):
     """Toy latents of every family."""
     folder = tmp_path_factory.mktemp("latents")
-    return {f: toys.write_latents(folder / f"{f}.zarr", checkpoints[f]) for f in FAMILIES}
+    return {f: toys.write_latents(folder / f"{f}.zarr.zip", checkpoints[f]) for f in FAMILIES}
 
 
 @pytest.fixture(scope="session")
 def masks(tmp_path_factory):
     """Toy masks, which fit the latents of every family."""
-    return toys.write_masks(tmp_path_factory.mktemp("masks") / "masks.zarr")
+    return toys.write_masks(tmp_path_factory.mktemp("masks") / "masks.zarr.zip")
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,8 @@ RULE = Rule(power=0.5, l2=1e-3, iterations=15, pixels_per_sample=128)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, checkpoints):
     folder, checkpoint = tmp_path_factory.mktemp("annotated"), checkpoints["mobile_stylegan"]
-    latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
-    masks = toys.write_masks(folder / "masks.zarr", 32, SIZES)
+    latents = toys.write_latents(folder / "latents.zarr.zip", checkpoint, SIZES)
+    masks = toys.write_masks(folder / "masks.zarr.zip", 32, SIZES)
     return Study(Source(str(checkpoint), str(latents)), str(masks))
 
 

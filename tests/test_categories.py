@@ -50,7 +50,7 @@ def evaluation(folder, name, **per_class):
 
 
 def select(folder, *options):
-    masks = folder / "masks.zarr"
+    masks = folder / "masks.zarr.zip"
     write_group(masks, {"test/masks": np.zeros((1, 4, 4), np.uint8)}, {"classes": toys.CLASSES})
     paths = [str(masks), str(folder / "metrics"), str(folder / "selection.json")]
     words = [sys.executable, "-m", "stages.select_categories", *paths, *options]

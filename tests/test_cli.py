@@ -93,7 +93,7 @@ def test_no_explanation_is_left_over():
 
 
 def test_an_unknown_option_is_refused():
-    paths = ["a.safetensors", "b.zarr"]
+    paths = ["a.safetensors", "b.zarr.zip"]
     sizes = [f"--{split}=1" for split in ("train", "validation", "test", "pool", "seed")]
     done = run("-m", "stages.sample_latents", *paths, *sizes, "--truncation_psi=1", "--shots=3")
     assert done.returncode == 2

@@ -257,8 +257,8 @@ def files(tmp_path_factory, checkpoints):
     """A toy study of the 15 face classes, an LSE for it, and two random networks that label."""
     folder = tmp_path_factory.mktemp("sampling")
     checkpoint = checkpoints["dcgan"]
-    latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
-    rng, masks = np.random.default_rng(0), folder / "masks.zarr"
+    latents = toys.write_latents(folder / "latents.zarr.zip", checkpoint, SIZES)
+    rng, masks = np.random.default_rng(0), folder / "masks.zarr.zip"
     arrays = {
         f"{split}/masks": rng.integers(0, 15, (num, 4, 4))
         .astype(np.uint8)
@@ -275,7 +275,7 @@ def files(tmp_path_factory, checkpoints):
     for seed, name in enumerate(("unet", "feature_pyramid")):
         weights = folder / f"{name}.safetensors"
         write_safetensors(weights, toys.teacher_tensors(name, seed), {"architecture": name})
-    names = ("masks.zarr", "pixels.json", "lse.safetensors")
+    names = ("masks.zarr.zip", "pixels.json", "lse.safetensors")
     networks = ("unet.safetensors", "feature_pyramid.safetensors")
     return [checkpoint, latents, *(folder / name for name in (*names, *networks))]
 
@@ -291,7 +291,7 @@ OPTIONS = {
 
 
 def measure(files, folder, **changed):
-    out = [folder / name for name in ("sampled.zarr", "metrics.json", "table.csv")]
+    out = [folder / name for name in ("sampled.zarr.zip", "metrics.json", "table.csv")]
     measure_sampling(*files, *out, **(OPTIONS | changed))
     return out
 
@@ -362,14 +362,14 @@ def test_a_study_needs_the_teacher(files, tmp_path):
 
 def test_a_complete_study_leaves_nothing_else(measured):
     names = {path.name for path in measured[0].parent.iterdir()}
-    assert names == {"sampled.zarr", "metrics.json", "table.csv"}
+    assert names == {"sampled.zarr.zip", "metrics.json", "table.csv"}
 
 
 def test_results_of_other_settings_are_removed(tmp_path):
-    first = sampling.open_folder(tmp_path / "a.zarr", {"seed": 1})
-    beside = sampling.open_folder(tmp_path / "b.zarr", {"seed": 1})
-    assert sampling.open_folder(tmp_path / "a.zarr", {"seed": 1}) == first
-    second = sampling.open_folder(tmp_path / "a.zarr", {"seed": 2})
+    first = sampling.open_folder(tmp_path / "a.zarr.zip", {"seed": 1})
+    beside = sampling.open_folder(tmp_path / "b.zarr.zip", {"seed": 1})
+    assert sampling.open_folder(tmp_path / "a.zarr.zip", {"seed": 1}) == first
+    second = sampling.open_folder(tmp_path / "a.zarr.zip", {"seed": 2})
     assert second.is_dir() and beside.is_dir() and not first.exists()
 
 
@@ -385,7 +385,7 @@ def test_few_shot_fits_read_the_taps_of_the_lse(files, tmp_path):
 
 def test_files_of_two_studies_are_refused(files, latents, checkpoints, tmp_path):
     checkpoint, _, masks, pixels, lse, *_ = files
-    foreign = tmp_path / "foreign.zarr"
+    foreign = tmp_path / "foreign.zarr.zip"
     write_group(foreign, {"test/ws": np.zeros((1, 1, 10), np.float32)}, {"generator": "0" * 16})
     with pytest.raises(InputError, match=f"generator {'0' * 16}; wanted latents of"):
         sampling.open_study(Source(str(checkpoint), str(foreign)), masks, pixels, lse)

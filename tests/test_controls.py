@@ -51,9 +51,9 @@ def random_images(seed=0):
 
 def study_of(folder, checkpoint, images, masks, count=256):
     """A study on disk with these images and masks, and a store of sampled pixels."""
-    latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
-    write_group(folder / "images.zarr", images, {})
-    write_group(folder / "masks.zarr", masks, {"classes": list(toys.CLASSES)})
+    latents = toys.write_latents(folder / "latents.zarr.zip", checkpoint, SIZES)
+    write_group(folder / "images.zarr.zip", images, {})
+    write_group(folder / "masks.zarr.zip", masks, {"classes": list(toys.CLASSES)})
     source = Source(str(checkpoint), str(latents))
     taps = source.generator().taps
     facts = {
@@ -67,9 +67,9 @@ def study_of(folder, checkpoint, images, masks, count=256):
     }
     splits = {split: SIZES[split] for split in ("train", "validation")}
     plan = plan_pixels(facts, facts["channels"], "float16", splits, 8)
-    store = fill(plan, source, taps, 1.0, 1, str(folder / "masks.zarr"))
+    store = fill(plan, source, taps, 1.0, 1, str(folder / "masks.zarr.zip"))
     write_manifest(folder / "pixels.json", store, ["never"])
-    return Study(source, str(folder / "images.zarr"), store)
+    return Study(source, str(folder / "images.zarr.zip"), store)
 
 
 @pytest.fixture(scope="module")
@@ -301,12 +301,14 @@ def test_the_stage_from_files_to_scores(placed, tmp_path, monkeypatch):
     from stages import measure_controls as stage
     from stages import run
 
-    folder, masks = tmp_path, tmp_path / "masks.zarr"
+    folder, masks = tmp_path, tmp_path / "masks.zarr.zip"
     test = {"test/masks": Group(masks).read("test", "masks")}
-    for name in ("judge.zarr", "lse.zarr"):
+    for name in ("judge.zarr.zip", "lse.zarr.zip"):
         write_group(folder / name, test, {"classes": list(toys.CLASSES)})
     paths = [placed.source.checkpoint, placed.source.latents, placed.images, masks]
-    paths += [folder / name for name in ("judge.zarr", "pixels.json", "lse.zarr", "out.json")]
+    paths += [
+        folder / name for name in ("judge.zarr.zip", "pixels.json", "lse.zarr.zip", "out.json")
+    ]
     words = "--controls fourier --controls reinitialized --l2 0.001 --l2 0.0001 --iterations 6"
     words += " --pixel_budget 2000 --seed 0 --compute float32 --device cpu --workers 1"
     monkeypatch.setattr(sys, "argv", ["measure_controls", *map(str, paths), *words.split()])
@@ -326,7 +328,7 @@ def test_the_stage_from_files_to_scores(placed, tmp_path, monkeypatch):
 
 def test_the_images_themselves_are_a_feature(tmp_path):
     images = random_images()
-    write_group(tmp_path / "images.zarr", images, {})
-    features = ImageFeatures(str(tmp_path / "images.zarr"), ("rgb",))
+    write_group(tmp_path / "images.zarr.zip", images, {})
+    features = ImageFeatures(str(tmp_path / "images.zarr.zip"), ("rgb",))
     found = torch.cat([part["rgb"] for part in features.maps("test", 1, 4)])
     assert torch.equal(found, to_float(images["test/images"][1:4]))

@@ -283,7 +283,7 @@ def test_a_reader_heals_a_lost_store(project: Project):
 def test_the_recipe_is_a_solver(project: Project):
     features, masks, pixels = (
         "data/features/digiface.json",
-        "data/masks/digiface.zarr",
+        "data/masks/digiface.zarr.zip",
         "data/pixels/digiface.json",
     )
     options = {"names": "lse", "solver": "adam", "epochs": 1}

@@ -359,7 +359,7 @@ def written(study, tmp_path_factory):
 
 
 def test_pictures_show_the_sample_as_it_is_in_the_middle(written):
-    group = Group(written / "pictures.zarr")
+    group = Group(written / "pictures.zarr.zip")
     images, distances = group.read("rows", "images"), group.read("rows", "lab")
     assert images.shape == (3, 3, 3, 32, 32), "the best of two ranges, and a random direction"
     assert (images[:, 1] == images[0, 1]).all() and not distances[:, 1].any()
@@ -384,7 +384,7 @@ def test_tables_findings_and_the_figure_are_made_of_a_report(study, written, tmp
     words = ("0 by chance", "(random: ", "random directions ", "shuffled groups")
     assert all(word in line for word, line in zip(words, lines[:4], strict=True))
     assert findings({}) == []
-    draw_study(written / "pictures.zarr", tmp_path / "figure.png")
+    draw_study(written / "pictures.zarr.zip", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.height > picture.width / 3
 
@@ -423,10 +423,12 @@ def test_files_of_two_studies_are_refused(setup, checkpoints, latents, written):
 
 def test_masks_of_other_classes_are_refused(setup, tmp_path):
     write_group(
-        tmp_path / "masks.zarr", {"test/masks": np.zeros((1, 4, 4), np.uint8)}, {"classes": ["a"]}
+        tmp_path / "masks.zarr.zip",
+        {"test/masks": np.zeros((1, 4, 4), np.uint8)},
+        {"classes": ["a"]},
     )
     with pytest.raises(InputError, match="of classes a; wanted those of"):
-        run_study(setup, PLAN, tmp_path / "masks.zarr", tmp_path, 1)
+        run_study(setup, PLAN, tmp_path / "masks.zarr.zip", tmp_path, 1)
 
 
 def traversal(setup, written, name="all/sefa/1", without=(), absolute=False, **start):

@@ -122,7 +122,7 @@ class Study:
     outs: list[Path]  # that dvc.yaml declares
 
     def group(self, kind: str) -> Group:
-        return Group(self.folder / "data" / kind / f"{self.generator.family}.zarr")
+        return Group(self.folder / "data" / kind / f"{self.generator.family}.zarr.zip")
 
     def metrics(self, name: str) -> dict:
         return read_json(self.folder / "reports/metrics" / self.generator.family / f"{name}.json")

@@ -48,7 +48,7 @@ GOLDEN = json.loads((Path(__file__).parent / "data" / "committee.json").read_tex
 def study(tmp_path_factory, checkpoints):
     """A toy generator whose masks a planted LSE drew."""
     folder, checkpoint = tmp_path_factory.mktemp("fewshot"), checkpoints["mobile_stylegan"]
-    latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
+    latents = toys.write_latents(folder / "latents.zarr.zip", checkpoint, SIZES)
     source = Source(str(checkpoint), str(latents))
     taps = source.generator().taps
     batches = [f for f, _ in stream(source, "train", 0, SIZES["train"], taps)]
@@ -64,8 +64,8 @@ def study(tmp_path_factory, checkpoints):
         )
         for split, num in SIZES.items()
     }
-    write_group(folder / "masks.zarr", masks, {"classes": list(toys.CLASSES)})
-    return Study(source, str(folder / "masks.zarr"))
+    write_group(folder / "masks.zarr.zip", masks, {"classes": list(toys.CLASSES)})
+    return Study(source, str(folder / "masks.zarr.zip"))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ class Study:
     """A toy generator whose masks a planted LSE drew: linear fits can find it again."""
 
     def __init__(self, folder, checkpoint):
-        latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
+        latents = toys.write_latents(folder / "latents.zarr.zip", checkpoint, SIZES)
         self.source = Source(str(checkpoint), str(latents))
         self.taps = self.source.generator().taps
         planted = LSE(toys.CLASSES, self.taps)
@@ -40,7 +40,7 @@ class Study:
             )
             for split, num in SIZES.items()
         }
-        self.masks_path = str(folder / "masks.zarr")
+        self.masks_path = str(folder / "masks.zarr.zip")
         write_group(self.masks_path, self.masks, {"classes": list(toys.CLASSES)})
 
     @property
@@ -180,18 +180,21 @@ def test_other_masks_of_the_same_samples_relabel_the_pixels(study, tmp_path):
     swapped = {
         name: (len(toys.CLASSES) - 1 - m).astype(np.uint8) for name, m in study.masks.items()
     }
-    write_group(tmp_path / "other.zarr", swapped, {"classes": list(toys.CLASSES)[::-1]})
+    write_group(tmp_path / "other.zarr.zip", swapped, {"classes": list(toys.CLASSES)[::-1]})
     every = np.arange(study.channels)
     arguments = (store, "train", every, 40 * 100, "cpu")
-    drawn, other = read_columns(*arguments), read_columns(*arguments, str(tmp_path / "other.zarr"))
+    drawn, other = (
+        read_columns(*arguments),
+        read_columns(*arguments, str(tmp_path / "other.zarr.zip")),
+    )
     assert torch.equal(other.x, drawn.x) and torch.equal(other.weights, drawn.weights)
     assert torch.equal(other.y, len(toys.CLASSES) - 1 - drawn.y)
-    fitted, _ = fit_lse(store, "lse", L2, 4, 4000, "cpu", str(tmp_path / "other.zarr"))
+    fitted, _ = fit_lse(store, "lse", L2, 4, 4000, "cpu", str(tmp_path / "other.zarr.zip"))
     assert fitted.classes == toys.CLASSES[::-1]
 
 
 def test_masks_of_another_study_are_refused(study, tmp_path):
-    write_group(tmp_path / "few.zarr", {"train/masks": np.zeros((3, 32, 32), np.uint8)}, {})
+    write_group(tmp_path / "few.zarr.zip", {"train/masks": np.zeros((3, 32, 32), np.uint8)}, {})
     with pytest.raises(InputError, match=r"3 masks in train .* 40"):
         read_columns(
             study.pixels(),
@@ -199,7 +202,7 @@ def test_masks_of_another_study_are_refused(study, tmp_path):
             np.arange(4),
             100,
             "cpu",
-            str(tmp_path / "few.zarr"),
+            str(tmp_path / "few.zarr.zip"),
         )
 
 
@@ -216,9 +219,9 @@ def test_an_extractor_of_another_study_is_refused(study, tmp_path):
 
 
 def test_a_class_that_no_sample_has_does_not_break_a_fit(study, tmp_path):
-    write_group(tmp_path / "masks.zarr", study.masks, {"classes": [*toys.CLASSES, "hat"]})
+    write_group(tmp_path / "masks.zarr.zip", study.masks, {"classes": [*toys.CLASSES, "hat"]})
     fitted, report = fit_lse(
-        study.pixels(), "lse", L2, 6, 4000, "cpu", str(tmp_path / "masks.zarr")
+        study.pixels(), "lse", L2, 6, 4000, "cpu", str(tmp_path / "masks.zarr.zip")
     )
     assert fitted.classes[-1] == "hat" and np.isfinite(report["validation_pixels_miou"])
     features = next(stream(study.source, "test", 0, 6, study.taps))[0]

@@ -40,7 +40,7 @@ SETTINGS = Settings(
 def measured(tmp_path_factory, checkpoints):
     """A toy generator whose masks a planted LSE drew, and what is measured on it."""
     folder, checkpoint = tmp_path_factory.mktemp("geometry"), checkpoints["mobile_stylegan"]
-    latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
+    latents = toys.write_latents(folder / "latents.zarr.zip", checkpoint, SIZES)
     source = Source(str(checkpoint), str(latents))
     taps = source.generator().taps
     batches = [f for f, _ in stream(source, "train", 0, SIZES["train"], taps)]
@@ -56,10 +56,10 @@ def measured(tmp_path_factory, checkpoints):
         )
         for split, num in SIZES.items()
     }
-    write_group(folder / "masks.zarr", masks, {"classes": list(toys.CLASSES)})
+    write_group(folder / "masks.zarr.zip", masks, {"classes": list(toys.CLASSES)})
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (SIZES["test"], 3, 32, 32), np.uint8)
-    write_group(folder / "images.zarr", {"test/images": images}, {})
+    write_group(folder / "images.zarr.zip", {"test/images": images}, {})
     facts = {
         "classes": list(toys.CLASSES),
         "num_classes": NUM,
@@ -73,8 +73,8 @@ def measured(tmp_path_factory, checkpoints):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIPELINE_STORE", str(folder / "store"))
         plan = plan_pixels(facts, len(mean), "float16", splits, 8)
-        store = fill(plan, source, taps, 1.0, 1, str(folder / "masks.zarr"))
-        study = Study(source, str(folder / "masks.zarr"))
+        store = fill(plan, source, taps, 1.0, 1, str(folder / "masks.zarr.zip"))
+        study = Study(source, str(folder / "masks.zarr.zip"))
         report, pictures = measure_geometry(study, store, planted, SETTINGS)
     return folder, study, store, planted, json.loads(json.dumps(report)), pictures
 
@@ -192,12 +192,12 @@ def test_tables_findings_and_figures(measured, tmp_path):
     value = report["claims"]["own_is_maximum"]["mean"]
     assert any(f"classes of which it is: {value:.1f} %" in line for line in said)
 
-    write_group(tmp_path / "geometry.zarr", pictures, {"classes": list(toys.CLASSES)})
-    files, shown = metrics["toy"], (tmp_path / "geometry.zarr", folder / "images.zarr")
+    write_group(tmp_path / "geometry.zarr.zip", pictures, {"classes": list(toys.CLASSES)})
+    files, shown = metrics["toy"], (tmp_path / "geometry.zarr.zip", folder / "images.zarr.zip")
     line_figure(tmp_path / "taps_lines.png", reporting.panels(files))
     reporting.draw_cosines(files, tmp_path / "cosines.png")
-    reporting.draw_masks(*shown, folder / "masks.zarr", tmp_path / "centers.png")
-    reporting.draw_taps(*shown, folder / "masks.zarr", files, tmp_path / "taps.png", 2)
+    reporting.draw_masks(*shown, folder / "masks.zarr.zip", tmp_path / "centers.png")
+    reporting.draw_taps(*shown, folder / "masks.zarr.zip", files, tmp_path / "taps.png", 2)
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 200, path

@@ -37,18 +37,18 @@ def metrics(tmp_path_factory, checkpoints):
     """A study of the toy generator, labeled by the toy teacher in seven classes of its own."""
     folder, checkpoint = tmp_path_factory.mktemp("seven"), checkpoints["dcgan"]
     (folder / "scene.yaml").write_text(MERGE)
-    latents = toys.write_latents(folder / "latents.zarr", checkpoint, SIZES)
+    latents = toys.write_latents(folder / "latents.zarr.zip", checkpoint, SIZES)
     source = Source(str(checkpoint), str(latents))
     images = {}
     for split, count in SIZES.items():
         with torch.inference_mode():
             drawn = source.generator().synthesis(source.ws(split, 0, count))
         images[f"{split}/images"] = to_uint8(drawn, 32)
-    write_group(folder / "images.zarr", images, {})
+    write_group(folder / "images.zarr.zip", images, {})
     teacher = toys.teacher_of_many_classes(folder / "teacher.safetensors", images["train/images"])
-    job = Job(str(teacher), (str(folder / "scene.yaml"),), str(folder / "images.zarr"))
+    job = Job(str(teacher), (str(folder / "scene.yaml"),), str(folder / "images.zarr.zip"))
     (masks,) = label_images(job, ["train", "test"], 1)
-    write_group(folder / "masks.zarr", masks, {"classes": list(CLASSES)})
+    write_group(folder / "masks.zarr.zip", masks, {"classes": list(CLASSES)})
     lse = fitted(source, masks["train/masks"])
     path = folder / "lse.safetensors"
     save_extractor(path, lse, {"name": "lse"})
@@ -150,8 +150,12 @@ def test_every_class_has_a_color_of_its_own(count):
 def test_a_judge_of_other_classes_is_refused(metrics, tmp_path):
 
     folder, *_ = metrics
-    arguments = folder / "images.zarr", folder / "masks.zarr", folder / "teacher.safetensors"
-    outs = tmp_path / "judge.zarr", tmp_path / "ceiling.json"
+    arguments = (
+        folder / "images.zarr.zip",
+        folder / "masks.zarr.zip",
+        folder / "teacher.safetensors",
+    )
+    outs = tmp_path / "judge.zarr.zip", tmp_path / "ceiling.json"
     with pytest.raises(
         InputError, match=r"with classes bg, skin, .*; wanted the teacher's: nothing"
     ):

@@ -363,8 +363,8 @@ def test_figure_6_shows_the_first_sample_of_each_target(tmp_path):
         images[:, 0] = levels[:, None, None]
         arrays[f"{method}/images_last"] = images
         arrays[f"{method}/judge_last"] = targets.repeat(2, 0)
-    write_group(tmp_path / "sampled.zarr", arrays, {"classes": ["bg", "skin", "hair"]})
-    sampling.draw_study(tmp_path / "sampled.zarr", tmp_path / "figure.png", 6)
+    write_group(tmp_path / "sampled.zarr.zip", arrays, {"classes": ["bg", "skin", "hair"]})
+    sampling.draw_study(tmp_path / "sampled.zarr.zip", tmp_path / "figure.png", 6)
     picture = np.asarray(Image.open(tmp_path / "figure.png").convert("RGB"))
     pure = (picture[..., 1] == 0) & (picture[..., 2] == 0)
     levels, counts = np.unique(picture[pure][:, 0], return_counts=True)

@@ -265,14 +265,14 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
     assert study.report["unedited"]["none"]["lab_outside"]["mean"] == 0
     assert set(study.report["paired"]) == {"color - teacher", "full - teacher"}
     write_study(tmp_path / "out", study, setup.checkpoint)
-    pictures = Group(tmp_path / "out" / "pictures.zarr")
+    pictures = Group(tmp_path / "out" / "pictures.zarr.zip")
     assert pictures.read("full", "masks").shape == (2, 32, 32)
     vectors, facts = read_safetensors(tmp_path / "out" / "vectors.safetensors")
     assert set(vectors) == {f"oval/{i}/{m}" for i in (0, 1) for m in setup.methods}
     assert facts["generator"]
     rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     assert len(rows) == 1 + len(study.rows)
-    draw_study(tmp_path / "out" / "pictures.zarr", tmp_path / "figure.png", 5)
+    draw_study(tmp_path / "out" / "pictures.zarr.zip", tmp_path / "figure.png", 5)
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 1000  # ten columns
         assert len(np.unique(np.asarray(figure.convert("L")))) > 50  # not blank
@@ -309,13 +309,13 @@ def test_a_batch_of_cases_goes_as_each_alone(setup, source, edits, method):
 
 def test_latents_of_another_generator_are_refused(setup, source, tmp_path):
     arrays = {"test/z": source.z}
-    write_group(tmp_path / "foreign.zarr", arrays, {"generator": "0" * 16})
+    write_group(tmp_path / "foreign.zarr.zip", arrays, {"generator": "0" * 16})
     with pytest.raises(InputError, match="of the same study"):
-        pick_z(setup, tmp_path / "foreign.zarr", "test", 0, 0)
-    write_group(tmp_path / "own.zarr", arrays, {})
-    assert (pick_z(setup, tmp_path / "own.zarr", "test", 1, 0) == source.z[1]).all()
+        pick_z(setup, tmp_path / "foreign.zarr.zip", "test", 0, 0)
+    write_group(tmp_path / "own.zarr.zip", arrays, {})
+    assert (pick_z(setup, tmp_path / "own.zarr.zip", "test", 1, 0) == source.z[1]).all()
     with pytest.raises(InputError, match="row 3 of test"):
-        pick_z(setup, tmp_path / "own.zarr", "test", 3, 0)
+        pick_z(setup, tmp_path / "own.zarr.zip", "test", 3, 0)
 
 
 def test_an_extractor_of_other_classes_is_refused(setup, source, edits, tmp_path):

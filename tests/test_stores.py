@@ -313,7 +313,7 @@ def test_the_lock_removes_leftovers(store):
 
 
 def stage_words(folder: Path, checkpoint: Path, latents: Path) -> list[str]:
-    paths = [checkpoint, latents, folder / "manifest.json", folder / "images.zarr"]
+    paths = [checkpoint, latents, folder / "manifest.json", folder / "images.zarr.zip"]
     options = {
         "label-size": 16,
         "max-tap-resolution": 16,
@@ -341,7 +341,7 @@ def run_stage(words: list[str], monkeypatch) -> dict:
 
 def test_a_killed_stage_goes_on_where_it_stopped(tmp_path, checkpoints, monkeypatch):
     checkpoint, num = checkpoints["mobile_stylegan"], 40
-    latents = toys.write_latents(tmp_path / "latents.zarr", checkpoint, {"train": num})
+    latents = toys.write_latents(tmp_path / "latents.zarr.zip", checkpoint, {"train": num})
     words = stage_words(tmp_path / "killed", checkpoint, latents)
 
     process = subprocess.Popen(

@@ -63,7 +63,7 @@ def planted(tmp_path, store_root):
         store.write(shard, arrays)
         mask = at_size(np.where(known == 4, 1, known).astype(np.uint8), SIDE)
         masks.setdefault(f"{shard.split}/masks", []).append(mask)
-    path = tmp_path / "masks.zarr"
+    path = tmp_path / "masks.zarr.zip"
     write_group(path, {n: np.concatenate(m) for n, m in masks.items()}, {"classes": list(CLASSES)})
     return store, Group(path)
 
@@ -276,7 +276,7 @@ def study(tmp_path, checkpoints, latents, masks):
         folder.mkdir()
         network = load_generator(checkpoints[family])
         paths = {"checkpoint": checkpoints[family], "latents": latents[family]}
-        paths |= {"images": folder / "images.zarr", "masks": masks}
+        paths |= {"images": folder / "images.zarr.zip", "masks": masks}
         paths |= {"features": folder / "features.json", "extractor": folder / "lse.safetensors"}
         paths |= {"full": folder / "lse.json", "styled": folder / "style"}
         paths["metrics"] = folder / "style.json"

@@ -60,7 +60,7 @@ class Planted:
             self.store.write(shard, arrays)
             drawn = np.where(arrays["fine"][..., 0] * arrays["fine"][..., 1] > 0, 1, 2)
             masks.setdefault(f"{shard.split}/masks", []).append(drawn.astype(np.uint8))
-        self.masks = str(folder / "masks.zarr")
+        self.masks = str(folder / "masks.zarr.zip")
         joined = {name: np.concatenate(parts) for name, parts in masks.items()}
         write_group(self.masks, joined, {"classes": list(CLASSES)})
 

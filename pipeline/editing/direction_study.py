@@ -345,7 +345,7 @@ def tensors(known: Known, boundaries: Sequence[Boundary]) -> dict[str, torch.Ten
 
 
 def write_study(folder: Path, study: Study, classes: Sequence[str], plan: Plan) -> None:
-    """Write directions.safetensors, for `traverse_direction`, and pictures.zarr."""
+    """Write directions.safetensors, for `traverse_direction`, and pictures.zarr.zip."""
     write_safetensors(folder / "directions.safetensors", study.tensors, study.facts)
     attributes = {"classes": list(classes), "alphas": list(plan.alphas), "titles": study.rows}
-    write_group(folder / "pictures.zarr", study.pictures, attributes)
+    write_group(folder / "pictures.zarr.zip", study.pictures, attributes)

@@ -192,8 +192,8 @@ def run_study(
 
 
 def write_study(folder: Path, study: Study, generator: str | Path) -> None:
-    """Write pictures.zarr, vectors.safetensors (of this generator) and scores.csv."""
-    write_group(folder / "pictures.zarr", study.arrays, study.attributes)
+    """Write pictures.zarr.zip, vectors.safetensors (of this generator) and scores.csv."""
+    write_group(folder / "pictures.zarr.zip", study.arrays, study.attributes)
     facts = {"generator": sha256(generator)[:16], "kind": "edit vectors, to add to ws"}
     write_safetensors(folder / "vectors.safetensors", study.vectors, facts)
     columns = list(dict.fromkeys(name for row in study.rows for name in row))

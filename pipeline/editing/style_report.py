@@ -65,7 +65,7 @@ def _named(study: Study, name: str) -> dict:
 
 
 def write_study(folder: Path, study: Study, plan: Plan, inputs: Inputs) -> None:
-    """Write the catalog (plain arrays and JSON) and pictures.zarr."""
+    """Write the catalog (plain arrays and JSON) and pictures.zarr.zip."""
     prefix = "clusters/"
     contributions = {
         name.removeprefix(prefix): m
@@ -78,7 +78,7 @@ def write_study(folder: Path, study: Study, plan: Plan, inputs: Inputs) -> None:
     for more in (heat(study, plan), membership(study, inputs)):
         arrays |= more[0]
         attributes |= more[1]
-    write_group(folder / "pictures.zarr", arrays, attributes)
+    write_group(folder / "pictures.zarr.zip", arrays, attributes)
 
 
 Pictures = tuple[dict[str, np.ndarray], dict]  # arrays, and what names their axes

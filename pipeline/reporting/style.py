@@ -164,9 +164,9 @@ def _line(points: Sequence[Mapping], like: str | None = None) -> Line:
 
 def draw_study(folder: Path, metrics: Mapping[str, dict], figures: Path, samples: int) -> None:
     """The figures of a study, from what edit_style wrote; none for a family without styles."""
-    if not (folder / "pictures.zarr").exists():
+    if not (folder / "pictures.zarr.zip").exists():
         return
-    group = Group(folder / "pictures.zarr")
+    group = Group(folder / "pictures.zarr.zip")
     edits_figure(figures / "style.png", group, samples)
     clusters_figure(figures / "style_clusters.png", group)
     heat_figure(figures / "style_heat.png", group)
