@@ -1,8 +1,8 @@
 """From ws to feature maps: streamed, cached as native taps, or sampled as hypercolumns."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from pipeline.images import to_uint8
 from pipeline.pixels import draw_pixels, hypercolumns
 from pipeline.progress import say
 from pipeline.stores import Array, Plan, Shard, Store
-from pipeline.taps import Tap, find, record
+from pipeline.taps import Tap, find, record, watch
 
 VERSION = 2  # raise it when the same parameters should give other values
 STORED = ("float16", "int8")
-BLOCK = 256  # pixels encoded at a time: few enough to stay in the cache between passes
+BLOCK = 64  # pixels encoded at a time: few enough to stay in the cache between passes
 TOLERANCE = 0.02  # of a sample's largest value: int8 rounding is 0.004, bfloat16 noise 0.01
 
 
@@ -68,11 +68,16 @@ def stream(
     for tap in taps:
         find(generator.taps, tap.name)  # an extractor of another study names taps unknown here
     last = [tap for tap in generator.taps if tap in taps][-1]
-    for first in range(start, stop, source.batch_size):
-        ws = source.ws(split, first, min(first + source.batch_size, stop))
+    for ws in _batches(source, split, start, stop):
         with torch.inference_mode(), record(generator, taps) as features:
             drawn = generator.synthesis(ws, stop_at=None if images else last)
         yield features, drawn
+
+
+def _batches(source: Source, split: str, start: int, stop: int) -> Iterator[Tensor]:
+    """ws [N, num_ws, w_dim] of samples [start, stop), one forward pass after another."""
+    for first in range(start, stop, source.batch_size):
+        yield source.ws(split, first, min(first + source.batch_size, stop))
 
 
 def encode(
@@ -94,10 +99,13 @@ def encode(
 
 def _round(pixels: Tensor, codes: Tensor, scale: np.ndarray) -> None:
     """Fill codes [P, C] int8 and scale [C] from pixels [P, C], block by block of pixels."""
-    block = BLOCK if pixels.device.type == "cpu" else len(pixels)
+    block = min(BLOCK, len(pixels)) if pixels.device.type == "cpu" else len(pixels)
     parts = pixels.split(block)
-    peak = torch.stack([part.abs().amax(0) for part in parts]).amax(0).float()
-    step = peak.div_(127).clamp_min_(1e-12)
+    peak = torch.abs(parts[0])
+    for part in parts[1:]:
+        some = peak[: len(part)]
+        torch.maximum(some, part.abs(), out=some)
+    step = peak.amax(0).float().div_(127).clamp_min_(1e-12)
     factor = 1 / step
     for part, out in zip(parts, codes.split(block), strict=True):
         out.copy_(torch.mul(part, factor).round_())
@@ -155,19 +163,29 @@ class Job:
     masks: str | None = None  # zarr group of masks; for pixels
 
 
-def features_arrays(job: Job, start: int, stop: int) -> dict[str, np.ndarray]:
-    """Synthesize samples [start, stop) and encode images and taps."""
-    arrays, done = job.plan.empty(stop - start), 0
+Parts = Iterator[dict[str, np.ndarray]]  # samples in order, each part valid until the next one
+
+
+def features_parts(job: Job, start: int, stop: int) -> Parts:
+    """Synthesize samples [start, stop) and encode images and taps, a batch at a time.
+
+    A tap is encoded as soon as it is made, while the caches hold it.
+    """
+    generator, arrays = job.source.generator(), job.plan.empty(job.source.batch_size)
     size = arrays["images"].shape[-1]
-    for features, images in stream(job.source, job.shard.split, start, stop, job.taps, images=True):
-        rows = slice(done, done := done + len(images))
-        arrays["images"][rows] = to_uint8(images, size)
-        for tap in job.taps:
-            _put(arrays, tap.name, rows, features[tap.name].permute(0, 2, 3, 1))
-    return arrays
+    for ws in _batches(job.source, job.shard.split, start, stop):
+        part = {name: values[: len(ws)] for name, values in arrays.items()}
+        with torch.inference_mode(), watch(generator, job.taps, partial(_put_map, part)):
+            part["images"][:] = to_uint8(generator.synthesis(ws), size)
+        yield part
 
 
-def pixels_arrays(job: Job, start: int, stop: int) -> dict[str, np.ndarray]:
+def _put_map(arrays: Mapping[str, np.ndarray], name: str, x: Tensor) -> None:
+    """Encode a batch of maps [N, C, H, W]."""
+    _put(arrays, name, slice(None), x.permute(0, 2, 3, 1))
+
+
+def pixels_parts(job: Job, start: int, stop: int) -> Parts:
     """Synthesize samples [start, stop), draw pixels by their masks, look hypercolumns up."""
     facts, arrays = job.plan.facts, job.plan.empty(stop - start)
     masks = Group(job.masks).read(job.shard.split, "masks", slice(start, stop))
@@ -183,7 +201,7 @@ def pixels_arrays(job: Job, start: int, stop: int) -> dict[str, np.ndarray]:
             columns = hypercolumns(sample, pixels.places, len(mask), facts["align_corners"])
             _put(arrays, "columns", slice(row, row + 1), columns[None])
             row += 1
-    return arrays
+    yield arrays
 
 
 def _put(arrays: Mapping[str, np.ndarray], name: str, rows: slice, x: Tensor) -> None:
@@ -192,18 +210,21 @@ def _put(arrays: Mapping[str, np.ndarray], name: str, rows: slice, x: Tensor) ->
     encode(x, arrays[name][rows], None if scale is None else scale[rows])
 
 
-MAKERS = {"features": features_arrays, "pixels": pixels_arrays}
+MAKERS: dict[str, Callable[[Job, int, int], Parts]] = {
+    "features": features_parts,
+    "pixels": pixels_parts,
+}
 
 
 def make_shard(job: Job) -> None:
     """Make and commit one shard."""
-    arrays = MAKERS[job.plan.kind](job, job.shard.start, job.shard.stop)
-    Store(job.plan).write(job.shard, arrays)
+    parts = MAKERS[job.plan.kind](job, job.shard.start, job.shard.stop)
+    Store(job.plan).write_parts(job.shard, parts)
 
 
 def check_shard(job: Job) -> float:
     """Synthesize a shard's first sample again; the largest error relative to each array's range."""
-    fresh = MAKERS[job.plan.kind](job, job.shard.start, job.shard.start + 1)
+    (fresh,) = MAKERS[job.plan.kind](job, job.shard.start, job.shard.start + 1)
     kept = Store(job.plan).read(job.shard.split, job.shard.start)
     worst = 0.0
     for array in job.plan.arrays:

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from mmap import mmap
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -86,7 +87,7 @@ class Plan:
         return self.bytes_per_sample * sum(self.splits.values())
 
     def empty(self, samples: int) -> dict[str, np.ndarray]:
-        """Arrays {name: [samples, ...]} to be filled: what `Store.write` takes.
+        """Arrays {name: [samples, ...]} to be filled: a part of what `Store.write_parts` takes.
 
         In memory of their own, given back at once: in the heap they would split the room that
         feature maps need, shard after shard, and the peak would grow.
@@ -181,24 +182,38 @@ def _shard_file(folder: Path, array: Array, index: int) -> Path:
     return folder / "c" / str(index) / "/".join("0" * len(array.shape))
 
 
-def _write_shard(path: Path, values: np.ndarray, per_chunk: int, num_chunks: int) -> str:
-    """Write samples [N, ...] as a shard of `num_chunks` chunks; returns the file's sha256.
+class _ShardFile:
+    """A shard of `num_chunks` chunks, written a few samples at a time and hashed on the way.
 
     The bytes are those of zarr's sharding codec (its v3 specification): the chunks end to end, the
     last one filled up with zeros; (offset, bytes) of every chunk as uint64, all ones for chunks
-    past the array's end; the crc32c of these. zarr itself would copy the values twice, and the
-    hash would have to read them again: the cache benchmark prints both times.
+    past the array's end; the crc32c of these. zarr itself would want the whole shard at once and
+    copy it twice, and the hash would have to read it again: the cache benchmark prints both times.
     """
-    used, size = -(-len(values) // per_chunk), per_chunk * values[0].nbytes
-    index = np.full((num_chunks, 2), 2**64 - 1, "<u8")
-    index[:used] = [(chunk * size, size) for chunk in range(used)]
-    check = google_crc32c.value(index.tobytes()).to_bytes(4, "little")
-    digest = hashlib.sha256()
-    with atomic(path) as partial, open(partial, "wb") as file:
-        for part in (values.data, bytes(used * size - values.nbytes), index.data, check):
-            digest.update(part)
-            file.write(part)
-    return digest.hexdigest()
+
+    def __init__(self, file: BinaryIO, per_chunk: int, num_chunks: int):
+        self._file, self._digest = file, hashlib.sha256()
+        self._per_chunk, self._num_chunks = per_chunk, num_chunks
+        self.samples = 0
+
+    def append(self, values: np.ndarray) -> None:
+        """Write the next samples [N, ...]."""
+        self.samples += len(values)
+        self._put(values.data)
+
+    def finish(self, sample_bytes: int) -> str:
+        """Fill the last chunk up and write the index; returns the file's sha256."""
+        used, size = -(-self.samples // self._per_chunk), self._per_chunk * sample_bytes
+        self._put(bytes(used * size - self.samples * sample_bytes))
+        index = np.full((self._num_chunks, 2), 2**64 - 1, "<u8")
+        index[:used] = [(chunk * size, size) for chunk in range(used)]
+        self._put(index.data)
+        self._put(google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
+        return self._digest.hexdigest()
+
+    def _put(self, part: memoryview | bytes) -> None:
+        self._digest.update(part)
+        self._file.write(part)
 
 
 class Store:
@@ -262,15 +277,31 @@ class Store:
 
     def write(self, shard: Shard, arrays: Mapping[str, np.ndarray]) -> None:
         """Write one whole shard [stop - start, ...] of every array, then commit it."""
+        self.write_parts(shard, [arrays])
+
+    def write_parts(self, shard: Shard, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Write a shard from its samples in order, some of every array a part, then commit it.
+
+        A part is written and hashed before the next is asked for, while the caches hold it.
+        """
         self.drop(shard)
-        hashes, chunk = {}, self._samples_per_chunk
-        for array in self.plan.arrays:
-            values = arrays[array.name]
-            assert values.shape == (shard.stop - shard.start, *array.shape), array.name
-            assert values.dtype == array.dtype and values.flags.c_contiguous, array.name
-            path = _shard_file(self.path / shard.split / array.name, array, shard.index)
-            hashed = _write_shard(path, values, chunk, self._samples_per_shard // chunk)
-            hashes[str(path.relative_to(self.path))] = hashed
+        chunk, files, hashes = self._samples_per_chunk, {}, {}
+        with ExitStack() as stack:
+            for array in self.plan.arrays:
+                path = _shard_file(self.path / shard.split / array.name, array, shard.index)
+                file = open(stack.enter_context(atomic(path)), "wb")  # noqa: SIM115
+                writer = _ShardFile(file, chunk, self._samples_per_shard // chunk)
+                files[array] = path, writer
+                stack.enter_context(file)
+            for part in parts:
+                for array, (_, writer) in files.items():
+                    values = part[array.name]
+                    assert values.shape[1:] == array.shape, array.name
+                    assert values.dtype == array.dtype and values.flags.c_contiguous, array.name
+                    writer.append(values)
+            for array, (path, writer) in files.items():
+                assert writer.samples == shard.stop - shard.start, array.name
+                hashes[str(path.relative_to(self.path))] = writer.finish(array.bytes_per_sample)
         write_json(self._record(shard), hashes)
 
     def drop(self, shard: Shard) -> None:

@@ -59,12 +59,21 @@ def find(taps: Sequence[Tap], name: str) -> Tap:
 def record(generator: Any, taps: Sequence[Tap | Style]) -> Iterator[dict[str, Any]]:
     """Yield a dict that every forward pass inside the `with` fills: {tap name: [N, C, H, W]}."""
     features: dict[str, Any] = {}
-
-    def keep(name: str) -> Callable:
-        return lambda module, inputs, output: features.__setitem__(name, output)
-
-    with _hooks(generator, {tap: keep(tap.name) for tap in taps}):
+    with watch(generator, taps, features.__setitem__):
         yield features
+
+
+@contextmanager
+def watch(
+    generator: Any, taps: Sequence[Tap | Style], look: Callable[[str, Any], None]
+) -> Iterator[None]:
+    """Call look(tap name, feature map) inside the `with`, as soon as a pass has made the map."""
+
+    def hook(name: str) -> Callable:
+        return lambda module, inputs, output: look(name, output)
+
+    with _hooks(generator, {tap: hook(tap.name) for tap in taps}):
+        yield
 
 
 @contextmanager
