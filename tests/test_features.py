@@ -73,10 +73,10 @@ LAYOUTS = {
         3, 5, 4, 4, generator=torch.Generator().manual_seed(2)
     ).permute(0, 2, 3, 1),
     "more pixels than a block": torch.randn(
-        3, 3, BLOCK, 5, generator=torch.Generator().manual_seed(3)
+        3, 3, BLOCK // 5, 5, generator=torch.Generator().manual_seed(3)
     ),
     "a rest after the blocks": torch.randn(
-        3, BLOCK + 7, 5, generator=torch.Generator().manual_seed(4)
+        3, BLOCK // 5 + 7, 5, generator=torch.Generator().manual_seed(4)
     ),
 }
 
