@@ -207,6 +207,34 @@ def test_unknown_names_are_refused(store):
         store.read("train", 0, ["other"])
 
 
+@pytest.mark.parametrize("cuts", [(1, 2, 3), (3,), (2, 2)], ids=str)
+def test_parts_give_the_files_of_the_whole_shard(store, tmp_path, cuts):
+    other = Store(PLAN, tmp_path)
+    other.create()
+    for shard in PLAN.shards():
+        arrays = values(shard)
+        split = {name: np.split(x, [c for c in cuts if c < len(x)]) for name, x in arrays.items()}
+        others = (dict(zip(split, part, strict=True)) for part in zip(*split.values(), strict=True))
+        other.write_parts(shard, others)
+        assert other.hashes(shard) == store.hashes(shard)
+    assert other.damaged() == []
+
+
+def test_a_shard_whose_parts_fail_is_missing(store):
+    shard = PLAN.shards()[1]
+
+    def failing():
+        yield {name: x[:1] for name, x in values(shard).items()}
+        raise KeyboardInterrupt
+
+    for parts, error in ((failing(), KeyboardInterrupt), ([], AssertionError)):
+        with pytest.raises(error):
+            store.write_parts(shard, parts)
+        assert store.missing() == [shard] and not list(store.path.glob("**/*.partial"))
+    store.write(shard, values(shard))
+    assert store.missing() == store.damaged() == []
+
+
 def test_equal_values_give_equal_files(store, tmp_path):
     other = Store(PLAN, tmp_path / "elsewhere")
     with other.lock():
