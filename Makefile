@@ -1,4 +1,5 @@
 # Every target sets up .venv by itself; setting up is a no-op until pyproject or constraints change.
+# pip would compile all modules of all packages for a minute; the few that are used compile on use.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	  { echo "error: got $$($(PYTHON) --version); wanted Python 3.11 or newer; run make PYTHON=python3.x $(MAKECMDGOALS)" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "error: could not make $(VENV); on Debian: apt-get install python3-venv" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[test]'
 	@touch $@
 
 repro: setup
