@@ -1,10 +1,13 @@
+import os
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+import toy_project
 import toys
 import yaml
+from filelock import FileLock
 
 from pipeline.checkpoints import write_safetensors
 from pipeline.checkpoints.wheels import fetch_wheel
@@ -17,7 +20,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
-    """The pipeline's own test first: it takes longest, and the other files run beside it."""
+    """The pipeline's own tests first: they take longest, and the other files run beside them."""
     items.sort(key=lambda item: item.get_closest_marker("dag") is None)
 
 
@@ -84,3 +87,21 @@ def published(request, tmp_path_factory):
         return path
 
     return path
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The small project after its first run, which is made once a run and copied for each file.
+
+    A file's commands keep to one core: stages would start processes for several, each of which
+    imports torch for seconds to do milliseconds of work, and another file runs on the other core.
+    """
+    worker, base = os.environ.get("PYTEST_XDIST_WORKER"), tmp_path_factory.getbasetemp()
+    made = (base.parent if worker else base) / "toy_project"  # xdist's workers share the parent
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            toy_project.make(made)
+    assert (made / toy_project.FIRST).exists(), "its first run failed; see the other file of tests"
+    cores = sorted(os.sched_getaffinity(0))
+    core = cores[int((worker or "gw0")[2:]) % len(cores)]
+    return toy_project.copy_of(made, tmp_path_factory.mktemp("copy") / "project", {core})
