@@ -28,7 +28,7 @@ BENCHMARKS = {  # name: rough minutes on two cores
     "fewshot_rule": 3,
     "fewshot": 30,
 }
-BY_NAME = {"halves": 40, "teacher": 4}  # need a folder of faces: run if they are named
+BY_NAME = {"halves": 70, "teacher": 4}  # need a folder of faces: run if they are named
 
 
 def machine() -> str:

@@ -11,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.reporting import measured
 from pipeline.reporting.readme import blocks, fill
 from pipeline.reporting.tables import read_metrics
+from stages.make_tables import make_tables
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text()
@@ -21,6 +22,13 @@ def test_results_are_those_of_the_reports():
     found = blocks(read_metrics(REPO / "reports" / "metrics"))
     found |= {"measured": measured.table(REPO / "reports" / "benchmarks")}
     assert fill(README, found) == README
+
+
+def test_tables_at_larger_sizes_are_those_of_their_metrics(tmp_path):
+    paper = REPO / "reports" / "paper"
+    make_tables(paper / "metrics", tmp_path)
+    for table in (paper / "tables").iterdir():
+        assert table.read_text() == (tmp_path / table.name).read_text(), table.name
 
 
 def test_a_readme_without_a_block_is_said():
