@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 from stages import run
 
-# The longest stages that nothing but tables and figures waits for: they begin as soon as they can,
-# or the run would end with one of them alone, on one core.
-LONG = {"measure_editing", "measure_sampling", "sweep_fewshot"}
+# The longest stage that nothing but tables and figures waits for, and the one before it: they begin
+# as soon as they can, or the run would end with it alone, on one core. More stages than these would
+# only put off the first results.
+LONG = {"fit_fewshot", "measure_editing"}
 ADVICE = (
     "To track the changes",
     "\tgit add",
