@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.devices import fast_bfloat16
-from pipeline.errors import InputError, choose
-from pipeline.files import write_json
+from pipeline.runtime.devices import fast_bfloat16
+from pipeline.runtime.errors import InputError, choose
+from pipeline.runtime.files import write_json
 
 BENCHMARKS = {  # name: rough minutes on two cores
     "noop": 0.1,

@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.memory import UNUSED
-from pipeline.arrays import Group, write_group
-from pipeline.features import Source
-from pipeline.files import read_json
-from pipeline.metrics import PixelCounts, dataset_scores, paired_interval, per_image_scores
-from pipeline.prediction import predict_masks
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source
+from pipeline.extractors.prediction import predict_masks
+from pipeline.metrics.iou import PixelCounts, dataset_scores, paired_interval, per_image_scores
+from pipeline.runtime.files import read_json
 
 FLAGS = {False: "no-align-corners", True: "align-corners"}
 ITERATIONS = 30  # as in params.yaml

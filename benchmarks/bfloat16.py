@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 
-from pipeline.arrays import Group
-from pipeline.features import Source
-from pipeline.metrics import PixelCounts, miou_dataset, miou_per_image, paired_interval
-from pipeline.prediction import predict_masks
+from pipeline.data.arrays import Group
+from pipeline.data.features import Source
+from pipeline.extractors.prediction import predict_masks
+from pipeline.metrics.iou import PixelCounts, miou_dataset, miou_per_image, paired_interval
 
 
 def measure() -> dict:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 import zarr
 
-from pipeline import features, stores
-from pipeline.generators import Generator
-from pipeline.taps import select
-from pipeline.workers import keep_freed_memory
+from pipeline.data import features, stores
+from pipeline.generators.registry import Generator
+from pipeline.generators.taps import select
+from pipeline.runtime.workers import keep_freed_memory
 
 ROUNDS, PER_SHARD = 5, 8  # the first round warms up
 LABEL_SIZE, FINEST_TAP = 256, 128  # px

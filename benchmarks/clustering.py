@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 
-from pipeline.clustering import SphericalKMeans, lloyd, plus_plus
-from pipeline.editing.catalog import Scaler, candidates, read_maps
-from pipeline.stores import open_store
+from pipeline.data.stores import open_store
+from pipeline.editing.style.catalog import Scaler, candidates, read_maps
+from pipeline.editing.style.clustering import SphericalKMeans, lloyd, plus_plus
 
 STUDY, SAMPLES, SIDE, CLUSTERS, RESTARTS = "ffhq", 200, 32, 20, 10
 

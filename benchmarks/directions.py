@@ -4,8 +4,8 @@ import time
 
 import torch
 
-from pipeline.editing.directions import factorize, layer_range, principal, spread_of_w
-from pipeline.generators import load_generator
+from pipeline.editing.directions.method import factorize, layer_range, principal, spread_of_w
+from pipeline.generators.registry import load_generator
 
 SAMPLES = 20_000
 

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline import selection
-from pipeline.extractors import LSE
-from pipeline.fewshot.fits import Rule, Task, fit
-from pipeline.fewshot.pool import Part, Pool
-from pipeline.files import read_json
-from pipeline.metrics import PixelCounts, dataset_scores, per_image_scores
-from pipeline.pixels import draw_pixels, hypercolumns
-from pipeline.progress import say
-from pipeline.recipe import LEARNING_RATE, CachedSamples, logits_fast
-from pipeline.stores import open_store
-from pipeline.taps import Tap
-from pipeline.workers import keep_freed_memory
+from pipeline.analysis.fewshot import selection
+from pipeline.analysis.fewshot.fits import Rule, Task, fit
+from pipeline.analysis.fewshot.pool import Part, Pool
+from pipeline.data.pixels import draw_pixels, hypercolumns
+from pipeline.data.stores import open_store
+from pipeline.extractors.networks import LSE
+from pipeline.extractors.recipe import LEARNING_RATE, CachedSamples, logits_fast
+from pipeline.generators.taps import Tap
+from pipeline.metrics.iou import PixelCounts, dataset_scores, per_image_scores
+from pipeline.runtime.files import read_json
+from pipeline.runtime.progress import say
+from pipeline.runtime.workers import keep_freed_memory
 
 STUDY = "ffhq"
 # As in params.yaml, section fewshot.
@@ -71,7 +71,7 @@ def recipe(samples: CachedSamples, rows, classes, align: bool) -> LSE:
 
 
 def scores(extractor: LSE, test: CachedSamples) -> list[float]:
-    from pipeline.recipe import predict_cached
+    from pipeline.extractors.recipe import predict_cached
 
     counts = PixelCounts(len(extractor.classes))
     counts.add(predict_cached(extractor, test), test.masks)

@@ -9,11 +9,12 @@ import time
 import numpy as np
 import torch
 
-from pipeline import selection, solvers
-from pipeline.features import decode
-from pipeline.fitting import Columns, read_columns, validation_miou
-from pipeline.stores import Store, open_store
-from pipeline.workers import keep_freed_memory
+from pipeline.analysis.fewshot import selection
+from pipeline.data.features import decode
+from pipeline.data.stores import Store, open_store
+from pipeline.extractors import solvers
+from pipeline.extractors.fitting import Columns, read_columns, validation_miou
+from pipeline.runtime.workers import keep_freed_memory
 
 STUDIES, SHOTS, REPEATS = ("digiface", "ffhq"), (1, 4, 16), 2
 POWERS = (0.0, 0.5, 1.0)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoints import read_safetensors
-from pipeline.devices import pick_device
-from pipeline.teacher_training import Recipe, train
+from pipeline.runtime.devices import pick_device
+from pipeline.runtime.weights import read_safetensors
+from pipeline.teachers.training import Recipe, train
 
 FACES = os.environ.get("FACES", "data/faces")
 STEPS = int(os.environ.get("HALVES_STEPS", 1000))

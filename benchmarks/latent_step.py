@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.editing.optimize import ByExtractor, ByTeacher, Forward, optimize_latents
-from pipeline.extractors import load_extractor
-from pipeline.generators import load_generator
-from pipeline.progress import say
-from pipeline.teachers import load_teacher
-from pipeline.workers import keep_freed_memory
+from pipeline.extractors.networks import load_extractor
+from pipeline.generators.registry import load_generator
+from pipeline.runtime.progress import say
+from pipeline.runtime.workers import keep_freed_memory
+from pipeline.teachers.registry import load_teacher
 
 STUDY, SIZE, STEPS, REPEATS = "ffhq", 256, 3, 7
 

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from pipeline.arrays import Group, write_group
+from pipeline.data.arrays import Group, write_group
 
 SMALL, TIMES = 16, 4
 # What fit_extractor wants to know of an NSE's training, also when it fits an LSE.

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pipeline.generators.layers import EPSILON
 from pipeline.generators.stylegan2 import StyledConv, StyleGAN2, ToRGB
-from pipeline.progress import say
-from pipeline.workers import keep_freed_memory
+from pipeline.runtime.progress import say
+from pipeline.runtime.workers import keep_freed_memory
 
 WIDTHS = (512, 512, 512, 512, 512, 256, 128)  # 4 to 256 px
 MAPPING = (512,) * 9

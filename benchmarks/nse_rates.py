@@ -9,10 +9,10 @@ import os
 
 import torch
 
-from pipeline.fitting import fit_nonlinear
-from pipeline.progress import say
-from pipeline.stores import open_store
-from pipeline.training import Schedule
+from pipeline.data.stores import open_store
+from pipeline.extractors.fitting import fit_nonlinear
+from pipeline.extractors.training import Schedule
+from pipeline.runtime.progress import say
 
 STUDIES = os.environ.get("RATES_STUDIES", "digiface,ffhq").split(",")
 EXTRACTORS = os.environ.get("RATES_EXTRACTORS", "nse1,nse1_3x3,nse2").split(",")

@@ -10,23 +10,23 @@ import time
 import numpy as np
 import torch
 
-from pipeline import solvers
-from pipeline.extractors import LSE
-from pipeline.files import read_json
-from pipeline.fitting import Columns, validation_miou
-from pipeline.metrics import PixelCounts, dataset_scores, paired_interval, per_image_scores
-from pipeline.pixels import draw_pixels, hypercolumns
-from pipeline.progress import say
-from pipeline.recipe import (
+from pipeline.data.pixels import draw_pixels, hypercolumns
+from pipeline.data.stores import open_store
+from pipeline.extractors import solvers
+from pipeline.extractors.fitting import Columns, validation_miou
+from pipeline.extractors.networks import LSE
+from pipeline.extractors.recipe import (
     CachedSamples,
     Sample,
     fit_adam,
     logits_as_published,
     predict_cached,
 )
-from pipeline.stores import open_store
-from pipeline.taps import Tap
-from pipeline.workers import keep_freed_memory
+from pipeline.generators.taps import Tap
+from pipeline.metrics.iou import PixelCounts, dataset_scores, paired_interval, per_image_scores
+from pipeline.runtime.files import read_json
+from pipeline.runtime.progress import say
+from pipeline.runtime.workers import keep_freed_memory
 
 STUDY, PIXELS, ITERATIONS = "ffhq", 512, 30
 L2 = [0.01, 0.003, 0.001, 0.0003, 0.0001]

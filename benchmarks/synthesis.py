@@ -4,9 +4,9 @@ import time
 
 import torch
 
-from pipeline.generators import load_generator
-from pipeline.taps import find
-from pipeline.workers import keep_freed_memory
+from pipeline.generators.registry import load_generator
+from pipeline.generators.taps import find
+from pipeline.runtime.workers import keep_freed_memory
 
 STOPS = ("32px_conv2", "64px_conv2", "128px_conv2", "256px_conv2", "512px_conv2", None)
 

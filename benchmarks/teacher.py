@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.metrics import PixelCounts, dataset_scores
-from pipeline.teachers import INPUT_SIZE, load_teacher
+from pipeline.metrics.iou import PixelCounts, dataset_scores
 from pipeline.teachers.faces import load_pairs
 from pipeline.teachers.labels import CELEBAMASK19, label_space
+from pipeline.teachers.registry import INPUT_SIZE, load_teacher
 
 FACES = os.environ.get("FACES", "data/faces")
 SPLITS = {"train": slice(0, 100), "validation": slice(650, 750), "test": slice(750, 850)}

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.extractors import load_extractor
-from pipeline.generators import load_generator
-from pipeline.images import to_uint8
-from pipeline.latents import sample_z
+from pipeline.data.images import to_uint8
+from pipeline.extractors.networks import load_extractor
+from pipeline.generators.latents import sample_z
+from pipeline.generators.registry import load_generator
+from pipeline.generators.taps import record
 from pipeline.reporting.palette import colorize
-from pipeline.taps import record
 
 
 def main(study: str = "ffhq", seed: int = 7, size: int = 256) -> None:

@@ -29,7 +29,7 @@ def execute(app: Callable) -> None:
     """Run a typer app; bad input becomes one sentence on stderr and exit status 2."""
     from concurrent.futures.process import BrokenProcessPool
 
-    from pipeline.errors import InputError
+    from pipeline.runtime.errors import InputError
 
     try:
         app()

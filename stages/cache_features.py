@@ -27,12 +27,12 @@ def cache_features(
     """
     import sys
 
-    from pipeline.arrays import Group, write_group
-    from pipeline.devices import pick_device
-    from pipeline.features import Source, fill, plan_features
-    from pipeline.files import sha256
-    from pipeline.stores import write_manifest
-    from pipeline.taps import select
+    from pipeline.data.arrays import Group, write_group
+    from pipeline.data.features import Source, fill, plan_features
+    from pipeline.data.stores import write_manifest
+    from pipeline.generators.taps import select
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import sha256
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     group, taps = Group(latents), select(source.generator().taps, max_tap_resolution)

@@ -23,11 +23,11 @@ def cache_pixels(
     """Draw weighted pixels of each mask (train, validation, pool) and look their features up."""
     import sys
 
-    from pipeline.arrays import Group
-    from pipeline.devices import pick_device
-    from pipeline.features import Source, fill, plan_pixels
-    from pipeline.files import sha256
-    from pipeline.stores import write_manifest
+    from pipeline.data.arrays import Group
+    from pipeline.data.features import Source, fill, plan_pixels
+    from pipeline.data.stores import write_manifest
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import sha256
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     group, labels, taps = Group(latents), Group(masks), source.generator().taps

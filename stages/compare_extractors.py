@@ -14,10 +14,10 @@ def compare_extractors(
     """Compare every <extractor>.zarr.zip of a folder with the best NSE on the same test samples."""
     import csv
 
-    from pipeline.arrays import Group
-    from pipeline.comparison import against_best, confusion_rows, count
-    from pipeline.errors import InputError
-    from pipeline.files import atomic, write_json
+    from pipeline.analysis.comparison import against_best, confusion_rows, count
+    from pipeline.data.arrays import Group
+    from pipeline.runtime.errors import InputError
+    from pipeline.runtime.files import atomic, write_json
 
     target, classes = Group(masks).read("test", "masks"), Group(masks).attributes["classes"]
     paths = sorted(predictions.glob("*.zarr.zip"))

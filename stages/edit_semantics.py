@@ -30,11 +30,11 @@ def edit_semantics(
     device: str = "auto",
 ) -> None:
     """Write the pictures, the vector and the scores of one edit of one sample."""
-    from pipeline.devices import pick_device
-    from pipeline.editing.cases import Setup, pick_z
-    from pipeline.editing.edit_files import read_edit
-    from pipeline.editing.semantic import Rule
-    from pipeline.editing.study import edit_one, write_one
+    from pipeline.editing.semantic.cases import Setup, pick_z
+    from pipeline.editing.semantic.files import read_edit
+    from pipeline.editing.semantic.method import Rule
+    from pipeline.editing.semantic.study import edit_one, write_one
+    from pipeline.runtime.devices import pick_device
 
     wanted = read_edit(edit)  # before any network
     setup = Setup(

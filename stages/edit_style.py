@@ -42,13 +42,13 @@ def edit_style(
     """Name clusters by masks, measure contributions, edit pairs by every method; write all."""
     from shutil import rmtree
 
-    from pipeline.devices import pick_device
-    from pipeline.editing import style_report as reports
-    from pipeline.editing.catalog import ClusterRule
-    from pipeline.editing.style_plan import Plan, at_paper_sizes, parse_parts, strengths
-    from pipeline.editing.style_study import Inputs, run_study
-    from pipeline.features import Source
-    from pipeline.files import read_json, write_json
+    from pipeline.data.features import Source
+    from pipeline.editing.style import report as reports
+    from pipeline.editing.style.catalog import ClusterRule
+    from pipeline.editing.style.plan import Plan, at_paper_sizes, parse_parts, strengths
+    from pipeline.editing.style.study import Inputs, run_study
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import read_json, write_json
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     if not (generator := source.generator()).styles:

@@ -24,13 +24,13 @@ def evaluate_extractor(
     Reads `extractors`/NAME.safetensors; writes `predictions`/NAME.zarr.zip and, with the IoU in
     both protocols, `metrics`/NAME.json.
     """
-    from pipeline.arrays import Group, write_group
-    from pipeline.devices import pick_device
-    from pipeline.features import Source
-    from pipeline.files import write_json
-    from pipeline.metrics import PROTOCOLS, PixelCounts, summary
-    from pipeline.prediction import predict_masks
-    from pipeline.progress import say
+    from pipeline.data.arrays import Group, write_group
+    from pipeline.data.features import Source
+    from pipeline.extractors.prediction import predict_masks
+    from pipeline.metrics.iou import PROTOCOLS, PixelCounts, summary
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import write_json
+    from pipeline.runtime.progress import say
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     targets = {"teacher": Group(masks)}

@@ -17,12 +17,12 @@ def export_samples(
     device: str = "auto",
 ) -> None:
     """Write the first samples of the pool, and the classes for annotation tools, into a folder."""
-    from pipeline.annotation_files import write_samples, write_tools
-    from pipeline.arrays import Group
-    from pipeline.devices import pick_device
-    from pipeline.features import Source
-    from pipeline.files import sha256
-    from pipeline.palette import rgb
+    from pipeline.data.annotation_files import write_samples, write_tools
+    from pipeline.data.arrays import Group
+    from pipeline.data.features import Source
+    from pipeline.data.palette import rgb
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import sha256
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     classes = Group(masks).attributes["classes"]

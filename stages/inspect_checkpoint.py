@@ -15,7 +15,7 @@ def inspect_checkpoint(
     """Say what a file holds, try one sample, and estimate what a study of it takes."""
     from json import dumps
 
-    from pipeline.inspection import inspect_checkpoint, report
+    from pipeline.data.inspection import inspect_checkpoint, report
 
     found = inspect_checkpoint(file, class_idx, samples)
     print(dumps(found, indent=1) if json else report(found))

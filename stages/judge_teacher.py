@@ -17,13 +17,13 @@ def judge_teacher(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Label the test images with a second network and score the teacher's masks against it."""
-    from pipeline.arrays import Group, write_group
-    from pipeline.devices import pick_device
-    from pipeline.errors import InputError
-    from pipeline.files import write_json
-    from pipeline.labeling import Job, label_images
-    from pipeline.metrics import PixelCounts, summary
-    from pipeline.teachers import load_teacher
+    from pipeline.data.arrays import Group, write_group
+    from pipeline.metrics.iou import PixelCounts, summary
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.errors import InputError
+    from pipeline.runtime.files import write_json
+    from pipeline.teachers.labeling import Job, label_images
+    from pipeline.teachers.registry import load_teacher
 
     classes, ours = load_teacher(judge, labels).classes, Group(masks).attributes["classes"]
     if list(classes) != list(ours):

@@ -17,12 +17,12 @@ def label_images(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Label every split of `images` with the weights `teacher`, once for both label spaces."""
-    from pipeline.arrays import Group, write_group
-    from pipeline.devices import pick_device
-    from pipeline.files import sha256
-    from pipeline.labeling import Job
-    from pipeline.labeling import label_images as label
-    from pipeline.teachers import load_teachers
+    from pipeline.data.arrays import Group, write_group
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import sha256
+    from pipeline.teachers.labeling import Job
+    from pipeline.teachers.labeling import label_images as label
+    from pipeline.teachers.registry import load_teachers
 
     spaces = (labels, labels_full)
     readings = [one.labels for one in load_teachers(teacher, spaces)]

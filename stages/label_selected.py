@@ -17,12 +17,12 @@ def label_selected(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Label the images that show a dropped class again, without it; the others keep their masks."""
-    from pipeline import labeling
-    from pipeline.arrays import Group, write_group
-    from pipeline.devices import pick_device
-    from pipeline.errors import InputError
-    from pipeline.files import read_json
-    from pipeline.teachers import load_teacher
+    from pipeline.data.arrays import Group, write_group
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.errors import InputError
+    from pipeline.runtime.files import read_json
+    from pipeline.teachers import labeling
+    from pipeline.teachers.registry import load_teacher
 
     full, kept = Group(masks_full), read_json(selection)["kept"]
     teachers = [load_teacher(teacher, labels, keep=keep).labels for keep in (None, kept)]

@@ -26,7 +26,7 @@ def make_figures(
     import numpy as np
     import pandas as pd
 
-    from pipeline.arrays import Group
+    from pipeline.data.arrays import Group
     from pipeline.reporting import (
         confusion_figure,
         editing,
@@ -39,9 +39,7 @@ def make_figures(
         tables,
         views,
     )
-    from pipeline.reporting import (
-        directions as found_directions,
-    )
+    from pipeline.reporting import directions as found_directions
 
     total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
     rows = np.sort(np.random.default_rng(seed).permutation(total)[:samples])

@@ -25,13 +25,13 @@ def measure_controls(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Fit and test every control on the LSE's own pixels; write scores and paired differences."""
-    from pipeline.arrays import Group
-    from pipeline.controls import Settings, Study
-    from pipeline.controls import measure_controls as measure
-    from pipeline.devices import pick_device
-    from pipeline.features import Source
-    from pipeline.files import write_json
-    from pipeline.stores import open_store
+    from pipeline.analysis.controls import Settings, Study
+    from pipeline.analysis.controls import measure_controls as measure
+    from pipeline.data.arrays import Group
+    from pipeline.data.features import Source
+    from pipeline.data.stores import open_store
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import write_json
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     study = Study(source, str(images), open_store(pixels))

@@ -40,12 +40,12 @@ def measure_editing(
     """Edit the first test samples that each edit applies to; write scores, pictures and vectors."""
     from shutil import rmtree
 
-    from pipeline.devices import pick_device
-    from pipeline.editing.cases import Setup, open_samples
-    from pipeline.editing.edit_files import read_edits, select_edits
-    from pipeline.editing.semantic import Rule
-    from pipeline.editing.study import Success, run_study, write_study
-    from pipeline.files import write_json
+    from pipeline.editing.semantic.cases import Setup, open_samples
+    from pipeline.editing.semantic.files import read_edits, select_edits
+    from pipeline.editing.semantic.method import Rule
+    from pipeline.editing.semantic.study import Success, run_study, write_study
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import write_json
 
     chosen = select_edits(read_edits(edits), kinds) + (read_edits(more_edits) if more_edits else [])
     source = open_samples(latents, images, masks, checkpoint, rows)

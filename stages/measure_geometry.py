@@ -29,15 +29,15 @@ def measure_geometry(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Measure class centers, fair cosines and sets of taps; write scores, and masks to show."""
-    from pipeline.arrays import write_group
-    from pipeline.costs import timed
-    from pipeline.devices import pick_device
-    from pipeline.extractors import load_extractor
-    from pipeline.features import Source
-    from pipeline.fewshot.study import open_study
-    from pipeline.files import write_json
-    from pipeline.geometry_study import Settings, measure_geometry
-    from pipeline.stores import open_store
+    from pipeline.analysis.geometry.study import Settings, measure_geometry
+    from pipeline.data.arrays import write_group
+    from pipeline.data.features import Source
+    from pipeline.data.inputs import open_study
+    from pipeline.data.stores import open_store
+    from pipeline.extractors.networks import load_extractor
+    from pipeline.runtime.costs import timed
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import write_json
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     store = open_store(pixels)

@@ -46,16 +46,16 @@ def measure_sampling(
     """Sample for every target by every method; write scores, a row a sample, and the samples."""
     from dataclasses import replace
 
-    from pipeline.annotation_files import open_pool
-    from pipeline.annotations import read_annotations
-    from pipeline.devices import pick_device
-    from pipeline.editing import sampling
-    from pipeline.editing.conditional import Search
-    from pipeline.editing.sampling_pieces import Judges
-    from pipeline.editing.sampling_report import write
-    from pipeline.features import Source
-    from pipeline.fewshot.fits import Rule
-    from pipeline.palette import rgb
+    from pipeline.analysis.fewshot.fits import Rule
+    from pipeline.data.annotation_files import open_pool
+    from pipeline.data.annotations import read_annotations
+    from pipeline.data.features import Source
+    from pipeline.data.palette import rgb
+    from pipeline.editing.sampling import study as sampling
+    from pipeline.editing.sampling.method import Search
+    from pipeline.editing.sampling.pieces import Judges
+    from pipeline.editing.sampling.report import write
+    from pipeline.runtime.devices import pick_device
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     judges = Judges(str(teacher), str(judge), labels)

@@ -21,13 +21,13 @@ def sample_conditionally(
     device: str = "auto",
 ) -> None:
     """Write images that the extractor sees as the mask, their masks and latents, into a folder."""
-    from pipeline.devices import pick_device
-    from pipeline.editing.conditional import Search
     from pipeline.editing.optimize import ByExtractor
-    from pipeline.editing.sampling_files import sample_like
-    from pipeline.editing.targets import read_masks
-    from pipeline.extractors import load_extractor
-    from pipeline.generators import load_generator
+    from pipeline.editing.sampling.files import sample_like
+    from pipeline.editing.sampling.method import Search
+    from pipeline.editing.sampling.targets import read_masks
+    from pipeline.extractors.networks import load_extractor
+    from pipeline.generators.registry import load_generator
+    from pipeline.runtime.devices import pick_device
 
     where = pick_device(device)
     generator = load_generator(checkpoint, device=where, dtype=compute)

@@ -19,10 +19,10 @@ def sample_latents(
     """Draw z for every split and map it to ws, truncated towards w_avg by truncation_psi."""
     import torch
 
-    from pipeline.arrays import write_group
-    from pipeline.files import sha256
-    from pipeline.generators import load_generator
-    from pipeline.latents import sample_z, split_seeds
+    from pipeline.data.arrays import write_group
+    from pipeline.generators.latents import sample_z, split_seeds
+    from pipeline.generators.registry import load_generator
+    from pipeline.runtime.files import sha256
 
     generator = load_generator(checkpoint)
     sizes = {"train": train, "validation": validation, "test": test, "pool": pool}

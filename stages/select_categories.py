@@ -14,10 +14,10 @@ def select_categories(
     protocol: str,
 ) -> None:
     """Keep every class that any <extractor>.json of `evaluations` has above `threshold`."""
-    from pipeline.arrays import Group
-    from pipeline.categories import read_scores, select_categories
-    from pipeline.files import write_json
-    from pipeline.progress import say
+    from pipeline.analysis.categories import read_scores, select_categories
+    from pipeline.data.arrays import Group
+    from pipeline.runtime.files import write_json
+    from pipeline.runtime.progress import say
 
     classes = Group(masks).attributes["classes"]
     scores = read_scores(evaluations, classes[1:], protocol)

@@ -22,9 +22,9 @@ def manifests(given: list[Path] | None) -> list[Path]:
 @app.command()
 def verify(paths: Manifests = None, repair: bool = False) -> None:
     """Re-hash every shard; --repair makes missing and damaged ones again."""
-    from pipeline import stores
-    from pipeline.errors import InputError
-    from pipeline.files import read_json
+    from pipeline.data import stores
+    from pipeline.runtime.errors import InputError
+    from pipeline.runtime.files import read_json
 
     bad = []
     for path in manifests(paths):
@@ -44,8 +44,8 @@ def verify(paths: Manifests = None, repair: bool = False) -> None:
 @app.command("list")
 def list_() -> None:
     """List stores by kind, fingerprint and size."""
-    from pipeline.files import store_root
-    from pipeline.stores import list_stores
+    from pipeline.data.stores import list_stores
+    from pipeline.runtime.files import store_root
 
     for store in list_stores(store_root()):
         print(f"{store['kind']:9} {store['fingerprint']} {store['bytes'] / 2**20:9.1f} MiB")
@@ -54,8 +54,8 @@ def list_() -> None:
 @app.command()
 def gc(dry_run: bool = False) -> None:
     """Remove stores that no manifest of the workspace, a branch, tag or experiment names."""
-    from pipeline.files import read_json, store_root
-    from pipeline.stores import collect_garbage
+    from pipeline.data.stores import collect_garbage
+    from pipeline.runtime.files import read_json, store_root
 
     keep = {read_json(path)["fingerprint"] for path in manifests(None)} | committed()
     for store in collect_garbage(store_root(), keep, dry_run):
@@ -87,8 +87,8 @@ def committed() -> set[str]:
 @app.command()
 def export(manifest: Path, archive: Path) -> None:
     """Pack the store behind a manifest into one tar file."""
-    from pipeline.files import read_json
-    from pipeline.stores import Store, export_store, plan_of
+    from pipeline.data.stores import Store, export_store, plan_of
+    from pipeline.runtime.files import read_json
 
     size = export_store(Store(plan_of(read_json(manifest))), archive)
     print(f"wrote {archive}, {size / 2**20:.1f} MiB")
@@ -97,8 +97,8 @@ def export(manifest: Path, archive: Path) -> None:
 @app.command("import")
 def import_(archive: Path) -> None:
     """Unpack an exported store into this machine's store folder."""
-    from pipeline.files import store_root
-    from pipeline.stores import import_store
+    from pipeline.data.stores import import_store
+    from pipeline.runtime.files import store_root
 
     print(f"imported {import_store(archive, store_root())} into {store_root()}")
 

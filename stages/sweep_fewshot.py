@@ -29,14 +29,14 @@ def sweep_fewshot(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Fit every extractor of the sweep, score all on one pass over the test split."""
-    from pipeline.costs import timed
-    from pipeline.devices import pick_device
-    from pipeline.features import Source
-    from pipeline.fewshot.fits import Rule
-    from pipeline.fewshot.scores import report, write_table
-    from pipeline.fewshot.study import open_study
-    from pipeline.fewshot.sweeps import Sweep, sweep_fewshot
-    from pipeline.files import read_json, write_json
+    from pipeline.analysis.fewshot.fits import Rule
+    from pipeline.analysis.fewshot.scores import report, write_table
+    from pipeline.analysis.fewshot.sweeps import Sweep, sweep_fewshot
+    from pipeline.data.features import Source
+    from pipeline.data.inputs import open_study
+    from pipeline.runtime.costs import timed
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import read_json, write_json
 
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])

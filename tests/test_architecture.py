@@ -8,7 +8,7 @@ import jaxtyping
 import pytest
 import yaml
 
-from pipeline.latents import sample_z
+from pipeline.generators.latents import sample_z
 from stages.__main__ import STAGES
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import arrays
-from pipeline.arrays import Group, write_group
-from pipeline.errors import InputError
+from pipeline.data import arrays
+from pipeline.data.arrays import Group, write_group
+from pipeline.runtime.errors import InputError
 
 
 class Pieces:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import toys
 
-from pipeline.arrays import write_group
-from pipeline.categories import read_scores, select_categories
-from pipeline.errors import InputError
+from pipeline.analysis.categories import read_scores, select_categories
+from pipeline.data.arrays import write_group
+from pipeline.runtime.errors import InputError
 
 
 def test_any_extractor_above_the_threshold_keeps_a_class():

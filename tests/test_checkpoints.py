@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoints import read_safetensors, write_safetensors
-from pipeline.checkpoints.openvino import Graph
-from pipeline.checkpoints.torchzip import read_torch
-from pipeline.checkpoints.wheels import fetch_wheel, read_member
-from pipeline.errors import InputError
-from pipeline.files import atomic, read_json, sha256, write_json
+from pipeline.generators.readers.openvino import Graph
+from pipeline.generators.readers.torchzip import read_torch
+from pipeline.generators.readers.wheels import fetch_wheel, read_member
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import atomic, read_json, sha256, write_json
+from pipeline.runtime.weights import read_safetensors, write_safetensors
 
 # y = reshape(style + bias) * gain, then a convolution whose weight passes a reshape.
 XML = """<?xml version="1.0"?>

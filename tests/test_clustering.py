@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.clustering import (
+from pipeline.editing.style.clustering import (
     SphericalKMeans,
     best_union,
     cluster_iou,
@@ -17,7 +17,7 @@ from pipeline.clustering import (
     to_unit,
     union_iou,
 )
-from pipeline.errors import InputError
+from pipeline.runtime.errors import InputError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "editing_in_style.json").read_text())
 

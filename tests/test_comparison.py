@@ -3,9 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.comparison import against_best, confusion, confusion_rows, count
-from pipeline.errors import InputError
-from pipeline.metrics import miou_dataset, miou_per_image
+from pipeline.analysis.comparison import against_best, confusion, confusion_rows, count
+from pipeline.metrics.iou import miou_dataset, miou_per_image
+from pipeline.runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,23 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline.arrays import Group, write_group
-from pipeline.checkpoints import write_safetensors
-from pipeline.editing import agreement, sampling, sampling_pieces
-from pipeline.editing.color import diversity, lab
-from pipeline.editing.conditional import Search, draw_candidates, pick, sample_conditionally
-from pipeline.editing.mask_files import read_mask, write_mask
+from pipeline.analysis.fewshot.fits import Rule
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source
+from pipeline.data.mask_files import read_mask, write_mask
+from pipeline.data.palette import rgb
 from pipeline.editing.optimize import ByExtractor, ByExtractors, Forward
-from pipeline.editing.targets import folder_masks, read_masks
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, save_extractor
-from pipeline.features import Source
-from pipeline.fewshot.fits import Rule
-from pipeline.files import write_json
+from pipeline.editing.sampling import pieces as sampling_pieces
+from pipeline.editing.sampling import study as sampling
+from pipeline.editing.sampling.method import Search, draw_candidates, pick, sample_conditionally
+from pipeline.editing.sampling.targets import folder_masks, read_masks
+from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.generators.dcgan import DCGAN
-from pipeline.palette import rgb
+from pipeline.metrics import agreement
+from pipeline.metrics.color import diversity, lab
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import write_json
+from pipeline.runtime.weights import write_safetensors
 from pipeline.teachers.labels import FACE15
 from stages.measure_sampling import measure_sampling
 from stages.sample_conditionally import sample_conditionally as tool

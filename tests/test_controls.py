@@ -7,9 +7,8 @@ import pytest
 import torch
 import toys
 
-from pipeline import control_features, solvers
-from pipeline.arrays import Group, write_group
-from pipeline.control_features import (
+from pipeline.analysis import control_features
+from pipeline.analysis.control_features import (
     GeneratorFeatures,
     ImageFeatures,
     Reinitialized,
@@ -18,7 +17,7 @@ from pipeline.control_features import (
     levels,
     redraw,
 )
-from pipeline.controls import (
+from pipeline.analysis.controls import (
     CONTROLS,
     Settings,
     Study,
@@ -27,14 +26,16 @@ from pipeline.controls import (
     run_control,
     sample_columns,
 )
-from pipeline.errors import InputError
-from pipeline.extractors import LSE
-from pipeline.features import Source, fill, plan_pixels, stream
-from pipeline.fitting import fit_lse
-from pipeline.generators import load_generator
-from pipeline.images import to_float
-from pipeline.metrics import miou_dataset
-from pipeline.stores import write_manifest
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source, fill, plan_pixels, stream
+from pipeline.data.images import to_float
+from pipeline.data.stores import write_manifest
+from pipeline.extractors import solvers
+from pipeline.extractors.fitting import fit_lse
+from pipeline.extractors.networks import LSE
+from pipeline.generators.registry import load_generator
+from pipeline.metrics.iou import miou_dataset
+from pipeline.runtime.errors import InputError
 
 SIZE = 32
 SIZES = {"train": 12, "validation": 6, "test": 5, "pool": 0}

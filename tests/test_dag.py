@@ -50,7 +50,7 @@ def test_the_first_run_makes_everything(project: Project):
 
 
 def test_extractors_of_the_kept_classes_know_only_these(project: Project):
-    from pipeline.extractors import load_extractor
+    from pipeline.extractors.networks import load_extractor
 
     kept = json.loads((project.folder / "reports/metrics/digiface/selection.json").read_text())
     assert kept["kept"] and kept["dropped"], "32 samples do not teach an earring"

@@ -11,20 +11,10 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline.arrays import Group, write_group
-from pipeline.editing import direction_probes
-from pipeline.editing.direction_probes import Prober, measure, trait_names
-from pipeline.editing.direction_report import (
-    boundaries_report,
-    draw_boundaries,
-    left_out_scores,
-    obvious_shares,
-    range_report,
-    spearman,
-)
-from pipeline.editing.direction_study import Plan, open_setup, run_study, write_study
-from pipeline.editing.directions import Factors, random_directions
-from pipeline.editing.mask_changes import (
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source
+from pipeline.editing.directions import probes as direction_probes
+from pipeline.editing.directions.mask_changes import (
     NAMELESS,
     Seen,
     areas,
@@ -40,14 +30,24 @@ from pipeline.editing.mask_changes import (
     structure_change,
     z_scores,
 )
-from pipeline.editing.traversal import Directions, Start, traverse_file
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, save_extractor
-from pipeline.features import Source
-from pipeline.files import read_json
-from pipeline.generators import load_generator
+from pipeline.editing.directions.method import Factors, random_directions
+from pipeline.editing.directions.probes import Prober, measure, trait_names
+from pipeline.editing.directions.report import (
+    boundaries_report,
+    draw_boundaries,
+    left_out_scores,
+    obvious_shares,
+    range_report,
+    spearman,
+)
+from pipeline.editing.directions.study import Plan, open_setup, run_study, write_study
+from pipeline.editing.directions.traversal import Directions, Start, traverse_file
+from pipeline.extractors.networks import LSE, save_extractor
+from pipeline.generators.registry import load_generator
 from pipeline.reporting.directions import all_tables, draw_study, findings, write_strip
 from pipeline.reporting.tables import fold
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import read_json
 from stages.find_directions import find_directions
 from stages.traverse_direction import traverse_direction
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.editing.directions import (
+from pipeline.editing.directions.method import (
     chance_distances,
     factorize,
     fit_boundary,
@@ -23,10 +23,10 @@ from pipeline.editing.directions import (
     to_positions,
     with_sign,
 )
-from pipeline.errors import InputError
-from pipeline.generators import FAMILIES, load_generator
-from pipeline.latents import sample_z
-from pipeline.taps import record
+from pipeline.generators.latents import sample_z
+from pipeline.generators.registry import FAMILIES, load_generator
+from pipeline.generators.taps import record
+from pipeline.runtime.errors import InputError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "directions.json").read_text())
 
@@ -168,7 +168,10 @@ def test_alpha_zero_is_the_identical_image(generator):
 
 @pytest.mark.parametrize("psi", [1.0, 0.5])
 def test_the_spread_of_w_is_that_of_the_mapping(checkpoints, psi, monkeypatch):
-    monkeypatch.setattr("pipeline.editing.directions.BATCH", 64)  # several batches, one not full
+    # several batches, one not full
+    monkeypatch.setattr(
+        "pipeline.editing.directions.method.BATCH", 64
+    )  # several batches, one not full
     generator = load_generator(checkpoints["mobile_stylegan"])
     found = spread_of_w(generator, 300, psi, 7)
     w = generator.mapping(torch.from_numpy(sample_z(range(7, 307), generator.z_dim)), psi)[:, 0]

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.editing.edit_files import parse_edit, read_edit, read_edits, select_edits
-from pipeline.editing.edits import apply_edit, check_edit
-from pipeline.editing.shapes import Box, Inapplicable, boxes
-from pipeline.editing.strokes import class_colors, stroke_colors
-from pipeline.errors import InputError
+from pipeline.editing.semantic.edits import apply_edit, check_edit
+from pipeline.editing.semantic.files import parse_edit, read_edit, read_edits, select_edits
+from pipeline.editing.semantic.shapes import Box, Inapplicable, boxes
+from pipeline.editing.semantic.strokes import class_colors, stroke_colors
+from pipeline.runtime.errors import InputError
 from pipeline.teachers.labels import FACE15
 
 EDITS = Path(__file__).parents[1] / "edits"

@@ -4,9 +4,7 @@ import torch
 import torch.nn.functional as F
 import toys
 
-from pipeline.checkpoints import write_safetensors
-from pipeline.errors import InputError
-from pipeline.extractors import (
+from pipeline.extractors.networks import (
     EXTRACTORS,
     KINDS,
     LSE,
@@ -18,7 +16,9 @@ from pipeline.extractors import (
     save_extractor,
     variant,
 )
-from pipeline.taps import Tap
+from pipeline.generators.taps import Tap
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.weights import write_safetensors
 
 # Two taps of one resolution, whose logits are added before they are upsampled; one as large as
 # the mask and one larger.

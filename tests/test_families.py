@@ -16,12 +16,12 @@ import yaml
 from dvc.repo import Repo
 from foreign import WRITERS
 
-from pipeline.arrays import Group
-from pipeline.files import read_json, sha256
-from pipeline.generators import FAMILIES, load_generator
-from pipeline.generators.base import Generator
-from pipeline.images import to_uint8
-from pipeline.latents import sample_z
+from pipeline.data.arrays import Group
+from pipeline.data.images import to_uint8
+from pipeline.generators.contract import Generator
+from pipeline.generators.latents import sample_z
+from pipeline.generators.registry import FAMILIES, load_generator
+from pipeline.runtime.files import read_json, sha256
 
 ROOT = Path(__file__).parents[1]
 PSI = 0.7

@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 import toys
 
-from pipeline import features
-from pipeline.arrays import Group
-from pipeline.errors import InputError
-from pipeline.features import (
+from pipeline.data import features
+from pipeline.data.arrays import Group
+from pipeline.data.features import (
     BLOCK,
     Source,
     decode,
@@ -17,8 +16,9 @@ from pipeline.features import (
     plan_pixels,
     stream,
 )
-from pipeline.images import to_uint8
-from pipeline.taps import select
+from pipeline.data.images import to_uint8
+from pipeline.generators.taps import select
+from pipeline.runtime.errors import InputError
 
 SPLITS = {"train": 5, "validation": 2}
 

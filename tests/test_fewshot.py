@@ -11,16 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline import selection
-from pipeline.arrays import write_group
-from pipeline.checkpoints import read_safetensors
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, load_extractor, save_extractor
-from pipeline.features import Source, stream
-from pipeline.fewshot.fits import Rule, Task, fit, fit_parts
-from pipeline.fewshot.pool import annotate
-from pipeline.fewshot.scores import IOU, report, statistics
-from pipeline.fewshot.strategies import (
+from pipeline.analysis.fewshot import selection
+from pipeline.analysis.fewshot.fits import Rule, Task, fit, fit_parts
+from pipeline.analysis.fewshot.pool import annotate
+from pipeline.analysis.fewshot.scores import IOU, report, statistics
+from pipeline.analysis.fewshot.strategies import (
     QUERIES,
     SELECTIONS,
     committee,
@@ -28,13 +23,18 @@ from pipeline.fewshot.strategies import (
     entropy,
     select_and_solve,
 )
-from pipeline.fewshot.study import Study, open_study
-from pipeline.fewshot.sweeps import Sweep, fit_fewshot, sweep_fewshot
-from pipeline.files import write_json
-from pipeline.metrics import PixelCounts, intersection_union
-from pipeline.prediction import _largest, confusions, stack, stacked_masks
-from pipeline.solvers import problem
-from pipeline.taps import Tap
+from pipeline.analysis.fewshot.sweeps import Sweep, fit_fewshot, sweep_fewshot
+from pipeline.data.arrays import write_group
+from pipeline.data.features import Source, stream
+from pipeline.data.inputs import Study, open_study
+from pipeline.extractors.networks import LSE, load_extractor, save_extractor
+from pipeline.extractors.prediction import _largest, confusions, stack, stacked_masks
+from pipeline.extractors.solvers import problem
+from pipeline.generators.taps import Tap
+from pipeline.metrics.iou import PixelCounts, intersection_union
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import write_json
+from pipeline.runtime.weights import read_safetensors
 from stages.help import HELP
 
 UNKNOWN = "selection 'clever'; wanted one of random, diverse, uncertain, committee"
@@ -71,8 +71,8 @@ def study(tmp_path_factory, checkpoints):
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    monkeypatch.setattr("pipeline.solvers.STORED", torch.float32)
-    monkeypatch.setattr("pipeline.prediction.fast_bfloat16", lambda device: False)
+    monkeypatch.setattr("pipeline.extractors.solvers.STORED", torch.float32)
+    monkeypatch.setattr("pipeline.extractors.prediction.fast_bfloat16", lambda device: False)
 
 
 # Draws
@@ -421,7 +421,7 @@ def test_a_stack_leaves_out_taps_that_no_neighbor_reads(study, float32, last):
 def test_confusions_are_those_of_masks(study, float32):
     extractors = random_extractors(study.taps, 2)
     found = confusions(extractors, study.source, study.masks, "test", 1)
-    from pipeline.arrays import Group
+    from pipeline.data.arrays import Group
 
     target = Group(study.masks).read("test", "masks")
     for extractor, confusion in zip(extractors, found, strict=True):
@@ -448,7 +448,7 @@ def test_extractors_that_do_not_fit_are_refused(study):
 
 
 def facts(study):
-    from pipeline.arrays import Group
+    from pipeline.data.arrays import Group
 
     return {
         "taps": [vars(tap) for tap in study.taps],

@@ -3,15 +3,15 @@ import pytest
 import torch
 import toys
 
-from pipeline import fitting, recipe, solvers
-from pipeline.arrays import Group, write_group
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, save_extractor
-from pipeline.features import Source, fill, plan_features, plan_pixels, stream
-from pipeline.fitting import fit_cached, fit_lse, read_columns
-from pipeline.metrics import miou_dataset
-from pipeline.prediction import predict_masks
-from pipeline.taps import Tap, select
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source, fill, plan_features, plan_pixels, stream
+from pipeline.extractors import fitting, recipe, solvers
+from pipeline.extractors.fitting import fit_cached, fit_lse, read_columns
+from pipeline.extractors.networks import LSE, save_extractor
+from pipeline.extractors.prediction import predict_masks
+from pipeline.generators.taps import Tap, select
+from pipeline.metrics.iou import miou_dataset
+from pipeline.runtime.errors import InputError
 
 SIZES = {"train": 40, "validation": 10, "test": 6, "pool": 0}
 L2 = [0.01, 0.000001]

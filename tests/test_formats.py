@@ -22,12 +22,12 @@ from foreign import (
 )
 from safetensors.torch import save
 
-from pipeline.checkpoints import write_safetensors
-from pipeline.checkpoints.formats import read_checkpoint, sniff
-from pipeline.checkpoints.nvlabs import read_nvlabs
-from pipeline.checkpoints.torchzip import load_plain
-from pipeline.errors import InputError
-from pipeline.generators import load_generator
+from pipeline.generators.readers.formats import read_checkpoint, sniff
+from pipeline.generators.readers.nvlabs import read_nvlabs
+from pipeline.generators.readers.torchzip import load_plain
+from pipeline.generators.registry import load_generator
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.weights import write_safetensors
 
 
 class Touch:

@@ -5,14 +5,14 @@ import pytest
 import torch
 import toys
 
-from pipeline.checkpoints import read_safetensors, write_safetensors
-from pipeline.errors import InputError
-from pipeline.generators import FAMILIES, load_generator
 from pipeline.generators.dcgan import from_torch_names
+from pipeline.generators.latents import sample_z
 from pipeline.generators.layers import conv_taps
 from pipeline.generators.mobile_stylegan import inverse_haar
-from pipeline.latents import sample_z
-from pipeline.taps import edit, record
+from pipeline.generators.registry import FAMILIES, load_generator
+from pipeline.generators.taps import edit, record
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.weights import read_safetensors, write_safetensors
 
 # The first tap that a row of ws reaches (None: only the image), by the forward order of the rows.
 FIRST_TAP = {

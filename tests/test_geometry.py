@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import geometry
-from pipeline.errors import InputError
-from pipeline.geometry import Draw, Drawn, Similarity
+from pipeline.analysis.geometry import centers as geometry
+from pipeline.analysis.geometry.centers import Draw, Drawn, Similarity
+from pipeline.runtime.errors import InputError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "directions.json").read_text())
 

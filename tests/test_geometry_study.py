@@ -7,17 +7,18 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline import geometry, tap_fits
-from pipeline.arrays import Group, write_group
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, NSE1
-from pipeline.fair_sampling import SCALES, fair_similarity
-from pipeline.features import Source, fill, plan_pixels, stream
-from pipeline.fewshot.study import Study
-from pipeline.geometry_study import SHARES, Settings, measure_geometry
-from pipeline.pixels import hypercolumns
+from pipeline.analysis.geometry import centers as geometry
+from pipeline.analysis.geometry import tap_fits
+from pipeline.analysis.geometry.fair_sampling import SCALES, fair_similarity
+from pipeline.analysis.geometry.study import SHARES, Settings, measure_geometry
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source, fill, plan_pixels, stream
+from pipeline.data.inputs import Study
+from pipeline.data.pixels import hypercolumns
+from pipeline.extractors.networks import LSE, NSE1
 from pipeline.reporting import geometry as reporting
 from pipeline.reporting import line_figure, readme
+from pipeline.runtime.errors import InputError
 
 SIZES = {"train": 12, "validation": 4, "test": 5, "pool": 0}
 NUM = len(toys.CLASSES)

@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.extractors import LSE, NSE1, NSE2
-from pipeline.metrics import PixelCounts
-from pipeline.taps import Tap
+from pipeline.extractors.networks import LSE, NSE1, NSE2
+from pipeline.generators.taps import Tap
+from pipeline.metrics.iou import PixelCounts
 
 DATA = Path(__file__).parent / "data"
 CLASSES = tuple("abcde")

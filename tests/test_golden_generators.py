@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from foreign import golden, nvlabs_bytes, nvlabs_network, part, torch_bytes
 
-from pipeline.checkpoints import write_safetensors
-from pipeline.errors import InputError
-from pipeline.generators import load_generator, read_generator
-from pipeline.metrics import PixelCounts
-from pipeline.published_extractors import load_published_extractor
-from pipeline.taps import record
+from pipeline.extractors.published import load_published_extractor
+from pipeline.generators.registry import load_generator, read_generator
+from pipeline.generators.taps import record
+from pipeline.metrics.iou import PixelCounts
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.weights import write_safetensors
 
 TOLERANCE = 1e-4  # of the largest value
 
@@ -262,7 +262,7 @@ def test_a_missing_average_is_measured(tmp_path):
 
 def test_fused_upsampling_by_its_definition():
     """Repeat pixels, then convolve by the sum over four shifts / the published transposed form."""
-    from pipeline.generators.translations import _fuse
+    from pipeline.generators.importers.translations import _fuse
 
     rng = torch.Generator().manual_seed(0)
     x, kernel = torch.randn(1, 2, 4, 4, generator=rng), torch.randn(3, 2, 3, 3, generator=rng)

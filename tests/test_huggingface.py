@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from pipeline.errors import InputError
-from pipeline.teachers import load_teacher
+from pipeline.runtime.errors import InputError
+from pipeline.teachers.registry import load_teacher
 
 NAMES = ("background", "skin", "l_eye", "r_eye", "hair", "hat")
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.images import to_float, to_uint8
+from pipeline.data.images import to_float, to_uint8
 
 
 def test_images_to_bytes_and_back():

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.imports import closures, substance
+from pipeline.runtime.imports import closures, substance
 from stages.__main__ import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -99,5 +99,5 @@ def test_every_stage_is_traced():
     found = closures([f"stages.{name}" for name in STAGES], ["pipeline", "stages"])
     for name in STAGES:
         assert f"stages.{name}" in found[f"stages.{name}"]
-    assert "pipeline.solvers" in found["stages.fit_extractor"]
-    assert "pipeline.solvers" not in found["stages.cache_features"]
+    assert "pipeline.extractors.solvers" in found["stages.fit_extractor"]
+    assert "pipeline.extractors.solvers" not in found["stages.cache_features"]

@@ -7,10 +7,10 @@ import pytest
 import torch
 import toys
 
-from pipeline.errors import InputError
-from pipeline.teachers import load_teacher
+from pipeline.runtime.errors import InputError
 from pipeline.teachers.labels import CELEBAMASK19, FACE15, label_space, read_space
 from pipeline.teachers.networks import PublishedUNet
+from pipeline.teachers.registry import load_teacher
 
 ROOT = Path(__file__).parents[1]
 ADE = tuple(f"class{i}" for i in range(150))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
-from pipeline.latents import SPLITS, sample_z, split_seeds
+from pipeline.generators.latents import SPLITS, sample_z, split_seeds
+from pipeline.runtime.errors import InputError
 
 SIZES = {"train": 50, "validation": 7, "test": 9, "pool": 3}
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline import metrics
-from pipeline.errors import InputError
-from pipeline.metrics import PixelCounts, miou_dataset, miou_per_image
+from pipeline.metrics import iou as metrics
+from pipeline.metrics.iou import PixelCounts, miou_dataset, miou_per_image
+from pipeline.runtime.errors import InputError
 
 NAN = float("nan")
 

@@ -11,12 +11,12 @@ from pipeline.editing.optimize import (
     Rendered,
     optimize_latents,
 )
-from pipeline.errors import InputError
-from pipeline.extractors import LSE
-from pipeline.taps import Tap
-from pipeline.teachers import Teacher
+from pipeline.extractors.networks import LSE
+from pipeline.generators.taps import Tap
+from pipeline.runtime.errors import InputError
 from pipeline.teachers.labels import CELEBAMASK19, label_space
 from pipeline.teachers.networks import UNet
+from pipeline.teachers.registry import Teacher
 
 FAMILIES = ("dcgan", "mobile_stylegan")
 SIZE, NUM = 32, len(toys.CLASSES)

@@ -8,20 +8,20 @@ import pytest
 import torch
 import toys
 
-from pipeline.arrays import write_group
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, save_extractor
-from pipeline.features import Source, stream
-from pipeline.files import write_json
-from pipeline.images import to_uint8
-from pipeline.labeling import Job, label_images
-from pipeline.metrics import PixelCounts, summary
-from pipeline.pixels import draw_pixels, hypercolumns
-from pipeline.prediction import predict_masks
+from pipeline.data.arrays import write_group
+from pipeline.data.features import Source, stream
+from pipeline.data.images import to_uint8
+from pipeline.data.pixels import draw_pixels, hypercolumns
+from pipeline.extractors.networks import LSE, save_extractor
+from pipeline.extractors.prediction import predict_masks
+from pipeline.extractors.solvers import lbfgs, problem
+from pipeline.metrics.iou import PixelCounts, summary
 from pipeline.reporting import confusion_figure, mask_figure, readme, sampling, tables
 from pipeline.reporting import fewshot as few
 from pipeline.reporting.palette import COLORS, class_colors, colorize, rgb
-from pipeline.solvers import lbfgs, problem
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import write_json
+from pipeline.teachers.labeling import Job, label_images
 from stages.judge_teacher import judge_teacher
 
 SIZES = {"train": 8, "test": 3}

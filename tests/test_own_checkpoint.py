@@ -9,11 +9,11 @@ import pytest
 import yaml
 from foreign import WRITERS, golden, part, torch_bytes
 
-from pipeline.checkpoints import read_safetensors
-from pipeline.errors import InputError
-from pipeline.files import sha256
-from pipeline.generators import load_generator
-from pipeline.inspection import inspect_checkpoint, report
+from pipeline.data.inspection import inspect_checkpoint, report
+from pipeline.generators.registry import load_generator
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import sha256
+from pipeline.runtime.weights import read_safetensors
 from stages.fetch_checkpoint import fetch_checkpoint
 
 ROOT = Path(__file__).parents[1]

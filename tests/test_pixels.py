@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.pixels import boundary, draw_pixels, hypercolumns
+from pipeline.data.pixels import boundary, draw_pixels, hypercolumns
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline import pointwise as module
-from pipeline.pointwise import pointwise, product, to_map, to_pixels
+from pipeline.generators import pointwise as module
+from pipeline.generators.pointwise import pointwise, product, to_map, to_pixels
 
 
 def drawn(*shape, seed=0):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.errors import InputError
 from pipeline.reporting import measured
 from pipeline.reporting.readme import blocks, fill
 from pipeline.reporting.tables import read_metrics
+from pipeline.runtime.errors import InputError
 from stages.make_tables import make_tables
 
 REPO = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def test_reports_and_weights_agree_with_params():
             scores = json.loads(path.read_text())
             wanted = params["studies"][study]["sample"]["test"]
             assert scores["against_teacher"]["images"] == wanted
-    from pipeline.checkpoints import read_safetensors
+    from pipeline.runtime.weights import read_safetensors
 
     for name, teacher in params["teachers"].items():
         _, facts = read_safetensors(REPO / "checkpoints" / f"{name}.safetensors")

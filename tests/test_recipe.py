@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import InputError
-from pipeline.extractors import LSE
-from pipeline.features import Source, fill, plan_features, stream
-from pipeline.recipe import (
+from pipeline.data.features import Source, fill, plan_features, stream
+from pipeline.data.stores import Array, Store
+from pipeline.extractors.networks import LSE
+from pipeline.extractors.recipe import (
     SCHEDULE,
     CachedSamples,
     Sample,
@@ -17,8 +17,8 @@ from pipeline.recipe import (
     logits_fast,
     passes,
 )
-from pipeline.stores import Array, Store
-from pipeline.taps import Tap
+from pipeline.generators.taps import Tap
+from pipeline.runtime.errors import InputError
 
 TAPS = (Tap("a", "a", 6, 4), Tap("b", "b", 5, 8), Tap("c", "c", 3, 8))
 

@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.arrays import write_group
-from pipeline.errors import InputError
-from pipeline.fewshot.strategies import SELECTIONS
+from pipeline.analysis.fewshot.strategies import SELECTIONS
+from pipeline.data.arrays import write_group
 from pipeline.reporting import (
     Line,
     Panel,
@@ -24,6 +23,7 @@ from pipeline.reporting import (
     views,
 )
 from pipeline.reporting.palette import COLORS, colorize
+from pipeline.runtime.errors import InputError
 
 
 def score(mean, **per_class):

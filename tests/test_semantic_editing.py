@@ -10,19 +10,11 @@ import torch.nn.functional as F
 import toys
 from PIL import Image
 
-from pipeline.arrays import Group, write_group
-from pipeline.checkpoints import read_safetensors, write_safetensors
-from pipeline.editing.cases import Samples, Setup, choose_cases, pick_z, see
-from pipeline.editing.edit_files import parse_edit
+from pipeline.data.arrays import Group, write_group
 from pipeline.editing.optimize import ByExtractor, Rendered
-from pipeline.editing.outcomes import edit_cases, edit_together
-from pipeline.editing.scores import (
-    kept_iou,
-    lab_change,
-    region_iou,
-    summarize,
-)
-from pipeline.editing.semantic import (
+from pipeline.editing.semantic.cases import Samples, Setup, choose_cases, pick_z, see
+from pipeline.editing.semantic.files import parse_edit
+from pipeline.editing.semantic.method import (
     Rule,
     by_color,
     by_mask,
@@ -32,14 +24,17 @@ from pipeline.editing.semantic import (
     squared_norm,
     within,
 )
-from pipeline.editing.study import Success, run_study, write_study
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, save_extractor
-from pipeline.files import read_json
-from pipeline.generators import load_generator
+from pipeline.editing.semantic.outcomes import edit_cases, edit_together
+from pipeline.editing.semantic.scores import kept_iou, lab_change, region_iou, summarize
+from pipeline.editing.semantic.study import Success, run_study, write_study
+from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.generators.dcgan import DCGAN
+from pipeline.generators.registry import load_generator
+from pipeline.generators.taps import record
 from pipeline.reporting.editing import draw_study, one_case_an_edit
-from pipeline.taps import record
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import read_json
+from pipeline.runtime.weights import read_safetensors, write_safetensors
 from pipeline.teachers.labels import FACE15
 
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from pipeline import solvers
-from pipeline.errors import InputError
-from pipeline.solvers import lbfgs, problem, times, transposed_times
+from pipeline.extractors import solvers
+from pipeline.extractors.solvers import lbfgs, problem, times, transposed_times
+from pipeline.runtime.errors import InputError
 
 CHANNELS, CLASSES = 6, 4
 

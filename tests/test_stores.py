@@ -18,12 +18,12 @@ import toys
 import zarr
 from toy_store import PLAN, fill, values
 
-from pipeline import features, stores
-from pipeline.errors import InputError
-from pipeline.features import Source, plan_features
-from pipeline.files import read_json, write_json
-from pipeline.generators import load_generator
-from pipeline.stores import Shard, Store, open_store, verify, write_manifest
+from pipeline.data import features, stores
+from pipeline.data.features import Source, plan_features
+from pipeline.data.stores import Shard, Store, open_store, verify, write_manifest
+from pipeline.generators.registry import load_generator
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import read_json, write_json
 
 COMMAND = ["python", toy_store.__file__]
 

@@ -10,8 +10,7 @@ from test_clustering import golden_maps
 from test_generators import FIRST_TAP
 from test_golden_generators import FILES, load
 
-from pipeline.editing import color
-from pipeline.editing.contributions import (
+from pipeline.editing.style.contributions import (
     Contributions,
     interpolate,
     normalize,
@@ -20,12 +19,13 @@ from pipeline.editing.contributions import (
     resample,
     restyled,
 )
-from pipeline.editing.poisson import poisson_blend
-from pipeline.editing.transfer import Transfer, queries
-from pipeline.errors import InputError
-from pipeline.generators import FAMILIES, load_generator
-from pipeline.latents import sample_z
-from pipeline.taps import record
+from pipeline.editing.style.method import Transfer, queries
+from pipeline.editing.style.poisson import poisson_blend
+from pipeline.generators.latents import sample_z
+from pipeline.generators.registry import FAMILIES, load_generator
+from pipeline.generators.taps import record
+from pipeline.metrics import color
+from pipeline.runtime.errors import InputError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "editing_in_style.json").read_text())
 

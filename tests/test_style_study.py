@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import toys
 
-from pipeline.arrays import Group, write_group
-from pipeline.checkpoints import read_safetensors, write_safetensors
-from pipeline.editing import style_scores as scores
-from pipeline.editing import style_study
-from pipeline.editing.catalog import (
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source, plan_features
+from pipeline.data.stores import Store
+from pipeline.editing.style import scores as scores
+from pipeline.editing.style import study as style_study
+from pipeline.editing.style.catalog import (
     Catalog,
     ClusterRule,
     Scaler,
@@ -21,15 +22,14 @@ from pipeline.editing.catalog import (
     read_catalog,
     write_catalog,
 )
-from pipeline.editing.style_plan import Plan, choose_pairs, class_groups, parse_parts, strengths
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, save_extractor
-from pipeline.features import Source, plan_features
-from pipeline.files import read_json, write_json
-from pipeline.generators import load_generator
+from pipeline.editing.style.plan import Plan, choose_pairs, class_groups, parse_parts, strengths
+from pipeline.extractors.networks import LSE, save_extractor
+from pipeline.generators.registry import load_generator
+from pipeline.generators.taps import Tap
 from pipeline.reporting import style, tables
-from pipeline.stores import Store
-from pipeline.taps import Tap
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.weights import read_safetensors, write_safetensors
 from stages.cache_features import cache_features
 from stages.edit_style import edit_style
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import solvers, tap_fits
-from pipeline.fitting import Columns, validation_miou
-from pipeline.geometry import greedy
-from pipeline.solvers import Layered
-from pipeline.tap_fits import Pixels
-from pipeline.taps import Tap
+from pipeline.analysis.geometry import tap_fits
+from pipeline.analysis.geometry.centers import greedy
+from pipeline.analysis.geometry.tap_fits import Pixels
+from pipeline.extractors import solvers
+from pipeline.extractors.fitting import Columns, validation_miou
+from pipeline.extractors.solvers import Layered
+from pipeline.generators.taps import Tap
 
 CLASSES = ("bg", "skin", "nose")
 TAPS = (Tap("a", "a", 3, 4), Tap("b", "b", 5, 8), Tap("c", "c", 2, 16), Tap("d", "d", 4, 32))

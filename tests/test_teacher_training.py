@@ -3,17 +3,17 @@ import pytest
 import test_teachers
 import torch
 
-from pipeline import teacher_training
-from pipeline.checkpoints import read_safetensors
-from pipeline.errors import InputError
-from pipeline.files import sha256
-from pipeline.images import to_float
+from pipeline.data.images import to_float
 from pipeline.reporting import model_card
-from pipeline.teacher_training import NETWORKS, Recipe, split, train
-from pipeline.teachers import load_teacher
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import sha256
+from pipeline.runtime.weights import read_safetensors
+from pipeline.teachers import training as teacher_training
 from pipeline.teachers.faces import Pairs, load_pairs
 from pipeline.teachers.labels import label_space
 from pipeline.teachers.networks import UNet
+from pipeline.teachers.registry import load_teacher
+from pipeline.teachers.training import NETWORKS, Recipe, split, train
 
 RECIPE = Recipe(
     architecture="unet",

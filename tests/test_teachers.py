@@ -4,16 +4,16 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline.arrays import Group, write_group
-from pipeline.checkpoints import write_safetensors
-from pipeline.errors import InputError
-from pipeline.files import write_json
-from pipeline.images import to_float
-from pipeline.labeling import Job, label_images, label_rows, label_selected
-from pipeline.teachers import load_teacher
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.images import to_float
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import write_json
+from pipeline.runtime.weights import write_safetensors
 from pipeline.teachers.faces import augment, load_pairs, sampling_weights
+from pipeline.teachers.labeling import Job, label_images, label_rows, label_selected
 from pipeline.teachers.labels import CELEBAMASK19, FLIP19, LABEL_SPACES
 from pipeline.teachers.networks import NETWORKS
+from pipeline.teachers.registry import load_teacher
 from stages.label_selected import label_selected as label_stage
 
 SKIN, L_EYE, R_EYE, HAIR = (CELEBAMASK19.index(n) for n in ("skin", "l_eye", "r_eye", "hair"))
@@ -189,7 +189,7 @@ def test_selecting_classes_gives_what_labeling_all_images_again_gives(
         again.append(rows)
         return label_rows(job, rows, workers)
 
-    monkeypatch.setattr("pipeline.labeling.label_rows", spy)
+    monkeypatch.setattr("pipeline.teachers.labeling.label_rows", spy)
     found = label_selected(job, Group(tmp_path / "full"), kept, 1)
     assert again[0]["train"] == [row for row, ids in enumerate(shown) if some in ids]
     monkeypatch.undo()

@@ -8,17 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline import extractors, training
-from pipeline.arrays import Group, write_group
-from pipeline.errors import InputError
-from pipeline.extractors import LSE, NSE1, NSE2, Window, build, save_extractor
-from pipeline.features import Source, plan_features, plan_pixels
-from pipeline.fitting import fit_nonlinear
-from pipeline.prediction import predict_masks
-from pipeline.recipe import CachedSamples
-from pipeline.stores import Store
-from pipeline.taps import Tap
-from pipeline.training import (
+from pipeline.data.arrays import Group, write_group
+from pipeline.data.features import Source, plan_features, plan_pixels
+from pipeline.data.stores import Store
+from pipeline.extractors import networks as extractors
+from pipeline.extractors import training
+from pipeline.extractors.fitting import fit_nonlinear
+from pipeline.extractors.networks import LSE, NSE1, NSE2, Window, build, save_extractor
+from pipeline.extractors.prediction import predict_masks
+from pipeline.extractors.recipe import CachedSamples
+from pipeline.extractors.training import (
     Schedule,
     backward,
     draw,
@@ -29,6 +28,8 @@ from pipeline.training import (
     train,
     validation_miou,
 )
+from pipeline.generators.taps import Tap
+from pipeline.runtime.errors import InputError
 
 SIDE = 16  # of the fine tap and of the masks, px
 TAPS = (Tap("coarse", "coarse", 5, 4), Tap("fine", "fine", 13, SIDE))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.stores import Array, Plan, Shard, Store
+from pipeline.data.stores import Array, Plan, Shard, Store
 
 PLAN = Plan(
     "features",

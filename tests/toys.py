@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.arrays import write_group
-from pipeline.checkpoints import write_safetensors
-from pipeline.generators import FAMILIES, load_generator
-from pipeline.generators.base import Generator
+from pipeline.data.arrays import write_group
+from pipeline.data.images import to_float
+from pipeline.generators.contract import Generator
 from pipeline.generators.dcgan import DCGAN
+from pipeline.generators.latents import sample_z, split_seeds
 from pipeline.generators.mobile_stylegan import MobileStyleGAN
 from pipeline.generators.pggan import PGGAN
+from pipeline.generators.registry import FAMILIES, load_generator
 from pipeline.generators.stylegan import StyleGAN
 from pipeline.generators.stylegan2 import StyleGAN2
-from pipeline.images import to_float
-from pipeline.latents import sample_z, split_seeds
+from pipeline.runtime.weights import write_safetensors
 from pipeline.teachers.networks import NETWORKS
 
 SIZES = {"train": 5, "validation": 2, "test": 3, "pool": 1}

@@ -1,1 +1,4 @@
-"""Editing by segmentation: latents move until a frozen generator shows what a mask asks for."""
+"""Latents that move while a frozen generator is judged: one loop (optimize.py), four uses of it.
+
+sampling, semantic, style and directions have the same modules: method, study, report, files.
+"""

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.errors import InputError, choose
-from pipeline.extractors import Extractor, Window
-from pipeline.generators.base import Generator
-from pipeline.taps import Tap, record
-from pipeline.teachers import Teacher
+from pipeline.extractors.networks import Extractor, Window
+from pipeline.generators.contract import Generator
+from pipeline.generators.taps import Tap, record
+from pipeline.runtime.errors import InputError, choose
+from pipeline.teachers.registry import Teacher
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
-from pipeline.generators.base import Generator
-from pipeline.taps import Tap
+from pipeline.generators.contract import Generator
+from pipeline.generators.taps import Tap
+from pipeline.runtime.errors import InputError
 
 LAYERS = 5
 

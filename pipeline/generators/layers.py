@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
-from pipeline.generators.base import Generator
-from pipeline.taps import Tap
+from pipeline.generators.contract import Generator
+from pipeline.generators.taps import Tap
+from pipeline.runtime.errors import InputError
 
 EPSILON = 1e-8  # of every normalization, in all these families
 MAX_BLOCKS = 9  # 1024 px

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
-from pipeline.generators.base import Generator
-from pipeline.pointwise import product, to_map, to_pixels
-from pipeline.taps import Style, Tap
+from pipeline.generators.contract import Generator
+from pipeline.generators.pointwise import product, to_map, to_pixels
+from pipeline.generators.taps import Style, Tap
+from pipeline.runtime.errors import InputError
 
 
 def inverse_haar(x: Tensor) -> Tensor:

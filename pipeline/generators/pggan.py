@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.generators.base import Generator
+from pipeline.generators.contract import Generator
 from pipeline.generators.layers import conv_taps, count, fill, limited, pixel_norm
 
 

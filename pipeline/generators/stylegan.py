@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.generators.base import Generator
+from pipeline.generators.contract import Generator
 from pipeline.generators.layers import (
     EPSILON,
     Affine,
@@ -19,7 +19,7 @@ from pipeline.generators.layers import (
     mapping_layers,
     mapping_widths,
 )
-from pipeline.taps import Style
+from pipeline.generators.taps import Style
 
 FUSED_FROM = 128  # px from which published networks upsample by a transposed convolution
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.generators.base import Generator
+from pipeline.generators.contract import Generator
 from pipeline.generators.layers import (
     EPSILON,
     Affine,
@@ -24,7 +24,7 @@ from pipeline.generators.layers import (
     mapping_layers,
     mapping_widths,
 )
-from pipeline.taps import Style
+from pipeline.generators.taps import Style
 
 FIR = (1.0, 3.0, 3.0, 1.0)  # low-pass filter of every upsampling, before its normalization
 

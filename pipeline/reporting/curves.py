@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.files import atomic
+from pipeline.runtime.files import atomic
 
 # Okabe & Ito's colors, with a marker each, so that no line is told by color alone.
 STYLES = (

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline.arrays import Group
-from pipeline.files import atomic
+from pipeline.data.arrays import Group
 from pipeline.reporting import paper
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize
 from pipeline.reporting.tables import Metrics
+from pipeline.runtime.files import atomic
 
 DIRECTIONS = "directions"  # the file of scores
 POSE = "face: nose right"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.arrays import Group
+from pipeline.data.arrays import Group
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize
 from pipeline.reporting.tables import Metrics

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.files import atomic
 from pipeline.reporting.palette import class_colors, colorize, rgb
+from pipeline.runtime.files import atomic
 
 MANY = 24  # classes: a legend of more shows those that occur
 

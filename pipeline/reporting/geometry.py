@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.arrays import Group
+from pipeline.data.arrays import Group
 from pipeline.reporting.curves import Line, Panel, cosine_figure
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from pipeline.errors import InputError
-from pipeline.files import read_json
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import read_json
 
 Row = tuple[str, str]  # what was measured, and the figures
 

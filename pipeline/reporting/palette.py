@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.palette import COLORS, class_colors, rgb
+from pipeline.data.palette import COLORS, class_colors, rgb
 
 __all__ = ["COLORS", "class_colors", "colorize", "rgb"]
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from pipeline.errors import InputError
 from pipeline.reporting import directions, editing, fewshot, geometry, sampling, tables
+from pipeline.runtime.errors import InputError
 
 RESULTS = {
     "study": "study",

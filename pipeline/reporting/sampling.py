@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.arrays import Group
-from pipeline.editing.agreement import agreement_eq7, count
+from pipeline.data.arrays import Group
+from pipeline.metrics.agreement import agreement_eq7, count
 from pipeline.reporting import paper
 from pipeline.reporting.curves import Line, Panel
 from pipeline.reporting.figures import Column, grid_figure

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.arrays import Group
-from pipeline.editing.color import squared_error
+from pipeline.data.arrays import Group
+from pipeline.metrics.color import squared_error
 from pipeline.reporting.curves import Line, Panel, line_figure
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import COLORS, colorize

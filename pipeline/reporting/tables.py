@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.errors import InputError
-from pipeline.files import atomic, read_json
 from pipeline.reporting import paper
 from pipeline.reporting.palette import COLORS
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import atomic, read_json
 
 PROTOCOLS = ("miou_per_image", "miou_dataset")
 LABELS = ("full", "selected")

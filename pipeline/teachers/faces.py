@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipeline.errors import InputError
+from pipeline.runtime.errors import InputError
 from pipeline.teachers.labels import FLIP19
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.runtime.errors import InputError
 
 INSTALL = "pip install 'transformers>=4.40'  (or: pip install -e '.[teachers]')"
 # Auto class that reads an architecture, by how the architecture's name ends.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError, choose
+from pipeline.runtime.errors import InputError, choose
 
 DROPPED = -1
 MAX_CLASSES = 150  # masks are uint8, and 255 is a pixel without a label

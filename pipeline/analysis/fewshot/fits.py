@@ -1,0 +1,143 @@
+"""Few-shot problems: which samples each reads, and its extractor."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.analysis.fewshot import selection
+from pipeline.analysis.fewshot.pool import Part, Pool
+from pipeline.data.arrays import Group
+from pipeline.data.inputs import Study
+from pipeline.data.pixels import UNLABELED
+from pipeline.extractors import solvers
+from pipeline.extractors.networks import LSE
+from pipeline.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How every few-shot problem is solved, whatever its shots: L-BFGS from zero, no whitening."""
+
+    power: float  # channels are divided by their root mean square ** power
+    l2: float
+    iterations: int
+    pixels_per_sample: int  # drawn from a full mask, weighted; strokes are used whole
+
+
+@dataclass(frozen=True)
+class Task:
+    """One extractor to fit: which rows of the pool, and how each is annotated."""
+
+    rows: tuple[int, ...]
+    repeat: int
+    selection: str = "random"
+    candidates: str = "pool"  # or half: of the paired comparison of strategies
+    strokes: int = 0  # labeled pixels a sample; 0: the full mask
+
+    @property
+    def facts(self) -> dict:
+        """What a table says of it."""
+        return {
+            "shots": len(self.rows),
+            "repeat": self.repeat,
+            "selection": self.selection,
+            "candidates": self.candidates,
+            "annotation": "strokes" if self.strokes else "full",
+        }
+
+
+def random_tasks(pool: int, shots: Sequence[int], repeats: int, seed: int) -> list[Task]:
+    """Full masks of disjoint draws, for every number of shots."""
+    return [
+        Task(tuple(rows.tolist()), repeat)
+        for num in shots
+        for repeat, rows in enumerate(selection.disjoint_draws(pool, num, repeats, seed))
+    ]
+
+
+def annotated_task(study: Study) -> Task:
+    """The one task of a study with annotations: all of them."""
+    return Task(tuple(sorted(study.annotations)), 0, "annotated")
+
+
+def stroke_tasks(
+    pool: int,
+    budgets: Sequence[int],  # labeled pixels in all
+    images: Sequence[int],  # over how many samples they are spread, evenly
+    repeats: int,
+    seed: int,
+) -> list[Task]:
+    """Strokes on the same samples that the full masks of as many shots have."""
+    for budget in budgets:
+        if budget < max(images, default=0):
+            raise InputError(
+                f"a stroke budget of {budget} pixels over {max(images)} images",
+                "at least one pixel an image",
+                "raise stroke_budgets",
+            )
+    return [
+        Task(task.rows, task.repeat, strokes=budget // len(task.rows))
+        for budget in budgets
+        for task in random_tasks(pool, images, repeats, seed)
+    ]
+
+
+def wanted(tasks: Sequence[Task]) -> dict[int, list[int]]:
+    """The annotations of each row of the pool that the tasks need, each once."""
+    found: dict[int, dict[int, None]] = {}
+    for task in tasks:
+        for row in task.rows:
+            found.setdefault(row, {})[task.strokes] = None
+    return {row: list(kinds) for row, kinds in found.items()}
+
+
+def fit(pool: Pool, task: Task, rule: Rule, num_classes: int) -> Float[Tensor, "channel class"]:
+    """Solve one task; every sample counts the same."""
+    return fit_parts([pool.parts[row, task.strokes] for row in task.rows], rule, num_classes)
+
+
+def fit_parts(
+    parts: Sequence[Part], rule: Rule, num_classes: int
+) -> Float[Tensor, "channel class"]:
+    """Solve for the pixels of some annotations."""
+    data = solvers.problem(
+        torch.cat([part.x for part in parts]),
+        torch.cat([part.y for part in parts]),
+        torch.cat([part.weights for part in parts]),
+        num_classes,
+        bias=False,
+        power=rule.power,
+    )
+    found = solvers.lbfgs(data, [rule.l2], rule.iterations, precondition=False)
+    return found.matrix[0].cpu()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A solved task: its extractor, and what it cost."""
+
+    task: Task
+    extractor: LSE
+    labeled_pixels: int
+    cpu_seconds: float
+
+
+def solve(study: Study, pool: Pool, task: Task, rule: Rule) -> Fitted:
+    """Fit a task and time it."""
+    cpu = time.process_time()
+    matrix = fit(pool, task, rule, len(study.classes))
+    seconds = time.process_time() - cpu
+    extractor = LSE(study.classes, study.taps, align_corners=study.align_corners)
+    extractor.set_matrix(matrix)
+    size = Group(study.masks).read("pool", "masks", slice(0, 1)).shape[-1]
+    labeled = sum(
+        int((study.annotations[row] != UNLABELED).sum())
+        if row in study.annotations
+        else task.strokes or size * size
+        for row in task.rows
+    )
+    return Fitted(task, extractor.requires_grad_(False), labeled, seconds)

@@ -1,0 +1,115 @@
+"""Scores of few-shot extractors, as table rows and over repeats."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.analysis.fewshot.fits import Fitted
+from pipeline.data.inputs import Study
+from pipeline.extractors.prediction import confusions
+from pipeline.metrics.iou import dataset_scores, intersection_union, per_image_scores
+from pipeline.runtime.files import atomic
+
+IOU = "iou_per_image of "  # a class: a column of the table
+
+
+def score(study: Study, fitted: Sequence[Fitted], workers: int) -> list[dict]:
+    """A table row each, scored on the test split, which is synthesized once for all of them."""
+    extractors = [one.extractor for one in fitted]
+    counted = confusions(extractors, study.source, study.masks, "test", workers)
+    rows = []
+    for one, confusion in zip(fitted, counted, strict=True):
+        pair = intersection_union(confusion)
+        per_image = per_image_scores(*pair)
+        iou = zip(one.extractor.classes[1:], per_image.per_class[1:], strict=True)
+        rows.append(
+            one.task.facts
+            | {
+                "labeled_pixels": one.labeled_pixels,
+                "miou_per_image": round(100 * per_image.mean, 3),
+                "miou_dataset": round(100 * dataset_scores(*pair).mean, 3),
+                "cpu_seconds": round(one.cpu_seconds, 2),
+            }
+            | {IOU + name: round(100 * float(value), 3) for name, value in iou}
+        )
+    return rows
+
+
+def statistics(values: Sequence[float]) -> dict:
+    """Mean, sample standard deviation and the largest deviation from the mean (the paper's +-)."""
+    found = np.asarray(values, float)
+    spread = found.std(ddof=1) if len(found) > 1 else 0.0
+    return {
+        "mean": round(float(found.mean()), 3),
+        "standard_deviation": round(float(spread), 3),
+        "maximum_deviation": round(float(np.abs(found - found.mean()).max()), 3),
+    }
+
+
+def summary(rows: Sequence[dict], full: Mapping) -> dict:
+    """Both protocols over repeats, with the ratio to the fully fitted LSE's score in percent.
+
+    `full` is that LSE's scores against the teacher, as evaluate_extractor writes them.
+    """
+    found: dict = {"repeats": len(rows), "labeled_pixels": rows[0]["labeled_pixels"]}
+    for name in ("miou_per_image", "miou_dataset"):
+        values = statistics([row[name] for row in rows])
+        best = full["against_teacher"][name]["mean"]
+        found[name] = values | {"of_full_lse": round(100 * values["mean"] / best, 2)}
+    found["iou_per_image"] = {
+        key.removeprefix(IOU): round(float(np.mean([row[key] for row in rows])), 3)
+        for key in rows[0]
+        if key.startswith(IOU) and not np.isnan(rows[0][key])  # NaN: in no test image
+    }
+    found["fit_cpu_seconds"] = round(sum(row["cpu_seconds"] for row in rows), 2)
+    return found
+
+
+def report(rows: Sequence[dict], full: Mapping) -> dict:
+    """Scores over repeats: full masks by shots, strokes by samples and budget, selections.
+
+    A selection's `gain` is its paired difference to random, on the same halves of the pool.
+    """
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["candidates"] == "half":
+            key = "selection", row["selection"], row["shots"]
+        elif row["annotation"] == "strokes":
+            key = "strokes", f"{row['shots']} samples", row["labeled_pixels"]
+        else:
+            key = "full", row["shots"]
+        groups.setdefault(key, []).append(row)
+    found: dict = {}
+    for (*path, last), group in groups.items():
+        node = found
+        for name in path:
+            node = node.setdefault(name, {})
+        node[str(last)] = summary(group, full)
+        random = groups.get(("selection", "random", last))
+        if path[0] == "selection" and path[1] != "random" and random:
+            node[str(last)]["gain"] = {
+                name: _gain([r[name] for r in group], [r[name] for r in random])
+                for name in ("miou_per_image", "miou_dataset")
+            }
+    return found
+
+
+def _gain(ours: Sequence[float], random: Sequence[float]) -> dict:
+    """Mean of paired differences over repeats, and the reach of its 95 % t interval."""
+    from scipy.stats import t
+
+    differences, num = np.subtract(ours, random), len(ours)
+    if num < 2:
+        return {"mean": round(float(differences.mean()), 3), "plus_minus": None}
+    reach = t.ppf(0.975, num - 1) * differences.std(ddof=1) / num**0.5
+    return {"mean": round(float(differences.mean()), 3), "plus_minus": round(float(reach), 3)}
+
+
+def write_table(path: str | Path, rows: Sequence[dict]) -> None:
+    """Write the rows as CSV, atomically."""
+    with atomic(path) as partial, open(partial, "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)

@@ -1,0 +1,368 @@
+"""A study of local transfers: every method, part and strength on pairs, beside a control.
+
+Collins et al., "Editing in Style" (CVPR 2020), sec. 4. The control is the same generator with its
+weights drawn anew, in the same regions: what is no merit of training shows there as well.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from pipeline.analysis.control_features import Reinitialized
+from pipeline.data.arrays import Group
+from pipeline.data.features import Source, stream
+from pipeline.data.stores import open_store
+from pipeline.editing.style.catalog import (
+    Catalog,
+    ClusterRule,
+    build_catalog,
+    candidates,
+    mean_iou,
+    read_catalog,
+    write_catalog,
+)
+from pipeline.editing.style.contributions import Contributions, resample
+from pipeline.editing.style.method import Picture, Region, Transfer, queries
+from pipeline.editing.style.plan import KINDS, Plan, choose_pairs, class_groups
+from pipeline.editing.style.poisson import poisson_blend
+from pipeline.extractors.networks import load_extractor
+from pipeline.generators.taps import find, record
+from pipeline.metrics.color import squared_error
+from pipeline.runtime import workers
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import atomic, fingerprint, sha256
+from pipeline.runtime.progress import say
+
+VERSION = 1  # raise it when the same parameters should give other results
+QUERIES = {"sequential_lse": "sequential"}  # a method that asks as another one does
+MAP = 64  # px of error maps
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files of a study."""
+
+    source: Source
+    images: str
+    masks: str
+    features: str  # manifest of cached taps
+    extractor: str  # an LSE, whose masks are the memberships of method sequential_lse
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker process needs: the study, and where finished pieces lie."""
+
+    inputs: Inputs
+    plan: Plan
+    rule: ClusterRule
+    folder: Path
+    catalog: Path  # folder of the chosen catalog
+    kind: str
+    pair: tuple[int, int] | None = None  # rows of the test split: target, reference
+
+    @property
+    def path(self) -> Path:
+        """The finished piece."""
+        name = "contributions" if self.pair is None else "pair_{}_{}".format(*self.pair)
+        return self.folder / f"{self.kind}_{name}.npz"
+
+    def source(self) -> Source:
+        """The trained generator, or the redrawn one."""
+        s = self.inputs.source
+        if self.kind == "trained":
+            return s
+        return Reinitialized(s.checkpoint, s.latents, s.device, s.compute, seed=self.plan.seed)
+
+
+# Memberships and contributions
+
+
+def cluster_labels(task: Task, catalog: Catalog) -> UInt8[np.ndarray, "sample y x"]:
+    """The cluster of every pixel of the samples that contributions are measured on."""
+    source, tap = task.inputs.source, find(task.inputs.source.generator().taps, catalog.layer)
+    maps = stream(source, "train", 0, task.plan.samples, (tap,))
+    return np.concatenate(
+        [catalog.label(f[tap.name].float().permute(0, 2, 3, 1).cpu().numpy()) for f, _ in maps]
+    )
+
+
+def lse_labels(task: Task) -> UInt8[np.ndarray, "sample size size"]:
+    """The LSE's class of every pixel of the same samples."""
+    source, size = task.inputs.source, mask_size(task.inputs.masks)
+    extractor = load_extractor(task.inputs.extractor, source.device)
+    maps = stream(source, "train", 0, task.plan.samples, extractor.taps)
+    return np.concatenate([extractor.predict(features, size) for features, _ in maps])
+
+
+def mask_size(masks: str) -> int:
+    """Side of stored masks, px."""
+    return Group(masks).read("test", "masks", slice(1)).shape[-1]
+
+
+def one_hot(
+    labels: UInt8[np.ndarray, "sample y x"], groups: int
+) -> Float[Tensor, "sample group y x"]:
+    """Memberships of hard labels."""
+    return F.one_hot(torch.from_numpy(labels).long(), groups).permute(0, 3, 1, 2).float()
+
+
+def measure_contributions(
+    source: Source,
+    memberships: Mapping[str, tuple[np.ndarray, int]],  # {name: labels, number of groups}
+    normalization: str,
+    resampling: str,
+    size: int,  # of the images whose mean and deviation are measured, px
+) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
+    """M of every membership and style {`membership/style`: [group, channel]}; image statistics."""
+    generator, images = source.generator(), []
+    taps = [style.tap for style in generator.styles if style.tap is not None]
+    names = [(kind, style) for kind in memberships for style in generator.styles]
+    sums = {(kind, style): Contributions(normalization) for kind, style in names}
+    total, step = len(next(iter(memberships.values()))[0]), source.batch_size
+    for start in range(0, total, step):
+        rows = slice(start, min(start + step, total))
+        shares = {kind: one_hot(labels[rows], k) for kind, (labels, k) in memberships.items()}
+        with (
+            torch.inference_mode(),
+            record(generator, taps) as features,
+            record(generator, generator.styles) as scales,
+        ):
+            drawn = generator.synthesis(source.ws("train", rows.start, rows.stop))
+            images.append(F.interpolate(drawn, (size, size), mode="area").double().cpu())
+            for style in generator.styles:
+                maps = generator.scaled_map(style, features, scales).float()
+                for kind, u in shares.items():
+                    there = resample(u.to(maps.device), style.resolution, resampling)
+                    sums[kind, style].add(maps, there)
+    pixels = torch.cat(images)
+    matrices = {f"{kind}/{style.name}": sums[kind, style].matrix for kind, style in names}
+    return matrices, (float(pixels.mean()), float(pixels.std()))
+
+
+def _contribute(task: Task) -> Path:
+    """Measure and keep M of one generator."""
+    if task.path.exists():
+        return task.path
+    catalog = read_catalog(task.catalog)[0]
+    classes = Group(task.inputs.masks).attributes["classes"]
+    memberships = {"clusters": (cluster_labels(task, catalog), len(catalog.centroids))}
+    if task.kind == "trained":
+        memberships["lse"] = (lse_labels(task), len(classes))
+    matrices, statistics = measure_contributions(
+        task.source(),
+        memberships,
+        task.rule.normalization,
+        task.plan.resampling,
+        mask_size(task.inputs.masks),
+    )
+    _save(task.path, matrices | {"statistics": np.array(statistics)})
+    return task.path
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with atomic(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a finished piece."""
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+# Pairs
+
+
+def errors(
+    own: Picture, edited: Picture, region: Bool[np.ndarray, "size size"]
+) -> tuple[float, float, Float[np.ndarray, "y x"]]:
+    """In-MSE and Out-MSE in squared CIELAB units, and the error map at MAP px."""
+    found = squared_error(own[None], edited[None])[0]
+    small = F.interpolate(torch.from_numpy(found)[None, None], (MAP, MAP), mode="area")
+    return found[region].mean(), found[~region].mean(), small[0, 0].numpy()
+
+
+def edit_pair(
+    transfer: Transfer,
+    region: Region,
+    method: str,
+    strength: float,
+    contributions: Mapping[str, np.ndarray],  # the part's row of M, of each style
+    plan: Plan,
+) -> Picture:
+    """The target's image after one edit."""
+    if method == "poisson":
+        blended = poisson_blend(transfer.own, transfer.other, region).astype(float)
+        return (transfer.own + strength * (blended - transfer.own)).round().astype(np.uint8)
+    if method.startswith("blend_"):
+        return transfer.blend_features(region, int(method.removeprefix("blend_")), strength)
+    asked = queries(
+        QUERIES.get(method, method),
+        strength,
+        transfer.generator.styles,
+        contributions,
+        plan.threshold,
+        plan.coarse_share,
+    )
+    return transfer.restyle(asked)
+
+
+def part_rows(
+    matrices: Mapping[str, np.ndarray], membership: str, groups: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """A part's row of M for every style: the sum over its clusters or classes."""
+    prefix = f"{membership}/"
+    found = {k.removeprefix(prefix): m for k, m in matrices.items() if k.startswith(prefix)}
+    return {name: m[list(groups)].sum(0) for name, m in found.items()}
+
+
+def _exposure(task: Task) -> tuple[float, float]:
+    """What to subtract from images and to divide them by: a control's are of any scale, and get
+    the mean and deviation of the trained generator's.
+    """
+    if task.kind == "trained":
+        return 0.0, 1.0
+    mean, deviation = load(replace(task, pair=None).path)["statistics"]
+    usual = load(replace(task, pair=None, kind="trained").path)["statistics"]
+    scale = deviation / usual[1]
+    return mean - usual[0] * scale, scale
+
+
+def edits(
+    task: Task, transfer: Transfer, regions: Mapping[str, Region]
+) -> Iterator[tuple[str, str, Picture]]:
+    """(part, method, edited image) for every key of the plan."""
+    catalog, plan = read_catalog(task.catalog)[0], task.plan
+    groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.parts)
+    matrices, done = load(replace(task, pair=None).path), {}
+    for part, method, strength in plan.keys(task.kind, list(regions)):
+        lse = method == "sequential_lse"
+        members = groups[part] if lse else catalog.unions[part]
+        contributions = part_rows(matrices, "lse" if lse else "clusters", members)
+        key = (None if method == "global" else part, method, strength)  # it knows no parts
+        if key not in done:
+            region = regions[part]
+            done[key] = edit_pair(transfer, region, method, strength, contributions, plan)
+        yield part, method, done[key]
+
+
+def _edit(task: Task) -> Path:
+    """Make, score and keep all edits of a pair."""
+    if task.path.exists():
+        return task.path
+    source, masks = task.source(), Group(task.inputs.masks)
+    shown = [masks.read("test", "masks", slice(row, row + 1))[0] for row in task.pair]
+    ws = [source.ws("test", row, row + 1) for row in task.pair]
+    transfer = Transfer(source.generator(), *ws, len(shown[0]), exposure=_exposure(task))
+    unions = read_catalog(task.catalog)[0].unions
+    groups = class_groups(masks.attributes["classes"], task.plan.parts)
+    regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.parts if unions[p]}
+    rows, kept = [], []
+    for part, method, image in edits(task, transfer, regions):
+        rows.append(errors(transfer.own, image, regions[part]))
+        kept += [image] if method == "sequential" else []
+    inside, outside, maps = zip(*rows, strict=True)
+    ends = [errors(transfer.own, transfer.other, region)[:2] for region in regions.values()]
+    found = {"inside": inside, "outside": outside, "maps": np.stack(maps).astype(np.float32)}
+    found |= {"reference": ends}  # In- and Out-MSE of the reference itself, of each part
+    found |= {"edits": kept, "ends": [transfer.own, transfer.other]}
+    _save(task.path, {name: np.array(values) for name, values in found.items()})
+    return task.path
+
+
+@dataclass(frozen=True)
+class Study:
+    """Finished pieces of a study, to be summed up."""
+
+    catalog: Catalog
+    catalogs: list[Catalog]  # all candidates
+    contributions: dict[str, np.ndarray]  # of the trained generator: {`membership/style`: M}
+    parts: list[str]
+    left_out: list[str]  # parts without a cluster
+    pairs: list[tuple[int, int]]
+    pieces: dict[str, list[dict[str, np.ndarray]]]  # of each kind, a pair each
+
+
+def run_study(
+    inputs: Inputs, plan: Plan, rule: ClusterRule, folder: Path, num_workers: int = 0
+) -> Study:
+    """Make the catalog, measure contributions, edit all pairs; finished pieces are kept."""
+    masks = Group(inputs.masks)
+    groups = class_groups(masks.attributes["classes"], plan.parts)
+    pairs = choose_pairs(
+        masks.read("test", "masks"), {part: groups[part] for part in plan.parts}, plan.pairs
+    )
+    _check_samples(inputs, plan, masks)
+    folder = folder / fingerprint(_facts(inputs, plan, rule))
+    catalogs = make_catalogs(inputs, groups, rule, folder)
+    classes = masks.attributes["classes"][1:]
+    chosen = max(catalogs, key=lambda path: mean_iou(catalogs[path], classes))
+    say(f"clusters: {chosen.name.removeprefix('catalog_')} names the classes best")
+    parts = [part for part in plan.parts if catalogs[chosen].unions[part]]
+    if not parts:
+        raise InputError(
+            f"clusters that are none of {', '.join(plan.parts)}",
+            f"a part with an IoU of {rule.min_iou} or more",
+            "raise cluster_samples or counts of edit_style",
+        )
+    kinds = [Task(inputs, plan, rule, folder, chosen, kind) for kind in KINDS]
+    _run(_contribute, kinds, "measuring contributions", num_workers)
+    tasks = [replace(kind, pair=pair) for pair in pairs for kind in kinds]
+    _run(_edit, tasks, "editing styles", num_workers)
+    return Study(
+        catalogs[chosen],
+        list(catalogs.values()),
+        load(kinds[0].path),
+        parts,
+        [part for part in plan.parts if part not in parts],
+        pairs,
+        {kind: [load(task.path) for task in tasks if task.kind == kind] for kind in KINDS},
+    )
+
+
+def make_catalogs(
+    inputs: Inputs, groups: Mapping[str, Sequence[int]], rule: ClusterRule, folder: Path
+) -> dict[Path, Catalog]:
+    """A catalog of every candidate layer and number of clusters; finished ones are kept."""
+    store, masks = open_store(inputs.features), Group(inputs.masks)
+    found = {}
+    for layer, count in product(candidates(store, rule.resolutions), rule.counts):
+        path = folder / f"catalog_{layer}_{count}"
+        if not (path / "catalog.json").exists():
+            catalog = build_catalog(store, masks, groups, layer, count, rule)
+            write_catalog(path, catalog, {}, {})
+        found[path] = read_catalog(path)[0]
+    return found
+
+
+def _run(function, tasks: Sequence[Task], what: str, num_workers: int) -> None:
+    waiting = [task for task in tasks if not task.path.exists()]
+    device = tasks[0].inputs.source.device
+    processes = workers.count(num_workers, device, len(waiting) or 1)
+    for _ in workers.run(function, waiting, what, processes):
+        pass
+
+
+def _check_samples(inputs: Inputs, plan: Plan, masks: Group) -> None:
+    total = masks.splits["train"]
+    if not 1 <= plan.samples <= total:
+        raise InputError(
+            f"{plan.samples} samples for contributions", f"1 to {total}", "change samples"
+        )
+
+
+def _facts(inputs: Inputs, plan: Plan, rule: ClusterRule) -> dict:
+    """All that the pieces depend on but where files lie."""
+    source = inputs.source
+    files = [source.checkpoint, inputs.extractor, inputs.features]
+    digests = [Group(source.latents).digest("ws"), Group(inputs.masks).digest("masks")]
+    parts = [VERSION, source.compute, [sha256(path) for path in files], digests]
+    return {"of": parts, "plan": asdict(plan), "rule": asdict(rule)}

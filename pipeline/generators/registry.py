@@ -1,0 +1,114 @@
+"""Generators: one contract, one file per family; from our safetensors or a published checkpoint."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.generators import dcgan, mobile_stylegan, pggan, stylegan, stylegan2
+from pipeline.generators.contract import Generator
+from pipeline.generators.importers.foreign import DAMAGE, convert_checkpoint
+from pipeline.generators.importers.layouts import find_layout
+from pipeline.generators.readers.formats import read_checkpoint
+from pipeline.runtime.errors import InputError, choose
+
+FAMILIES = {
+    "dcgan": dcgan.build,
+    "pggan": pggan.build,
+    "stylegan": stylegan.build,
+    "stylegan2": stylegan2.build,
+    "mobile_stylegan": mobile_stylegan.build,
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TAP_SETS = ("all", "second_conv")  # second_conv: as the reference, of PGGAN and StyleGAN only
+
+
+def load_generator(
+    path: str | Path,
+    family: str | None = None,  # None: as the file says
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",  # what synthesis computes in; the mapping stays float32
+    class_idx: int | None = None,  # of a conditional network
+    taps: str | None = None,  # all or second_conv; None: as the file says, else all
+) -> Generator:
+    """Load a frozen generator, channels-last, from our safetensors or any supported checkpoint.
+
+    A file of another project (GenForce, rosinality, NVLabs: see docs/studies.md) is converted on
+    the way; fetch_checkpoint does that once for a study.
+    """
+    tensors, facts = read_generator(path, family, class_idx)
+    compute = DTYPES[choose("dtype", dtype, DTYPES)]
+    family = choose("family", facts["family"], FAMILIES)
+    try:
+        network = FAMILIES[family](tensors)
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(
+            f"{path}, which lacks tensor {error}", f"a {family} checkpoint", "fetch it again"
+        ) from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}, whose tensors do not fit ({reason})", f"a {family}", "fetch it again"
+        ) from error
+    if check_tap_set(family, taps or facts.get("tap_set", "all")) == "second_conv":
+        network.taps = tuple(tap for tap in network.taps if tap.name.endswith("_conv2"))
+    network = network.eval().requires_grad_(False).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    if compute is torch.bfloat16:
+        _cast_synthesis(network, compute)
+    return network
+
+
+def read_generator(
+    path: str | Path,
+    family: str | None = None,  # None: as the file says
+    class_idx: int | None = None,  # of a conditional network
+) -> tuple[dict[str, Tensor], dict]:
+    """Tensors under our names, and facts, among them the family, from any supported file."""
+    try:
+        checkpoint = read_checkpoint(path)
+        ours = checkpoint.format == "safetensors" and find_layout(checkpoint.tensors) is None
+        if ours:
+            return checkpoint.tensors, _own_facts(checkpoint.facts, family, class_idx)
+        tensors, facts = convert_checkpoint(checkpoint, FAMILIES, class_idx)
+    except InputError as error:
+        got = error.got if str(path) in error.got else f"{path}: {error.got}"
+        raise InputError(got, error.wanted, error.remedy) from error
+    if family not in (None, facts["family"]):
+        raise InputError(f"{path}, a {facts['family']}", f"a {family}", "change family")
+    return tensors, facts
+
+
+def _own_facts(facts: dict, family: str | None, class_idx: int | None) -> dict:
+    """The facts of a file of ours, with the family: `family`, else as they say."""
+    if class_idx is not None:
+        raise InputError("a network without classes", "no class_idx", "leave class_idx out")
+    if family is None and "family" not in facts:
+        raise InputError(
+            "a file of unknown layout, which names no family",
+            f"one of {', '.join(FAMILIES)}",
+            "pass family=",
+        )
+    return facts | ({} if family is None else {"family": family})
+
+
+def check_tap_set(family: str, tap_set: str) -> str:
+    """The set of taps, if the family has it."""
+    if choose("taps", tap_set, TAP_SETS) == "second_conv" and family not in ("pggan", "stylegan"):
+        raise InputError(
+            f"taps second_conv of a {family}",
+            "a pggan or stylegan, of which the reference reads second convolutions only",
+            "use taps: all",
+        )
+    return tap_set
+
+
+def _cast_synthesis(network: Generator, dtype: torch.dtype) -> None:
+    """Cast all but the mapping network and w_avg."""
+    for name, part in network.named_children():
+        if name != "mlp":
+            part.to(dtype)
+    for name, parameter in network.named_parameters(recurse=False):
+        setattr(network, name, torch.nn.Parameter(parameter.to(dtype), requires_grad=False))

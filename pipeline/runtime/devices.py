@@ -1,0 +1,31 @@
+"""Where to compute: `auto` is the first CUDA device if there is one, else the CPU."""
+
+import torch
+
+from pipeline.runtime.errors import InputError
+
+
+def pick_device(name: str) -> str:
+    """`auto`, `cpu` or `cuda[:i]` to a device that exists."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r}", "auto, cpu or cuda[:i]", "change device") from error
+    if device.type not in {"cpu", "cuda"} or (
+        device.type == "cuda" and not torch.cuda.is_available()
+    ):
+        raise InputError(
+            f"device {name!r}", "auto, cpu or a CUDA device that exists", "set device: auto"
+        )
+    return name
+
+
+def fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 matrix products are fast here: on GPUs, and on CPUs with units for them.
+
+    oneDNN also offers them where it has to emulate them, five times slower than in float32.
+    """
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device != "cpu" or any(getattr(torch.cpu, name, bool)() for name in units)

@@ -1,0 +1,243 @@
+"""Train a face-parsing network on a folder of images and masks: resumable, on CPU or GPU."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.metrics.iou import PixelCounts, dataset_scores, summary
+from pipeline.runtime.devices import fast_bfloat16
+from pipeline.runtime.errors import InputError, choose
+from pipeline.runtime.files import atomic, fingerprint, sha256
+from pipeline.runtime.progress import say
+from pipeline.runtime.weights import read_safetensors, write_safetensors
+from pipeline.teachers.faces import Pairs, augment, load_pairs, sampling_weights
+from pipeline.teachers.labels import CELEBAMASK19, label_space
+from pipeline.teachers.networks import NETWORKS
+from pipeline.teachers.registry import INPUT_SIZE, Teacher
+
+NUM_CLASSES = len(CELEBAMASK19)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the weights, beside the data."""
+
+    architecture: str
+    train: int
+    validation: int
+    test: int
+    train_part: str
+    steps: int
+    batch: int
+    learning_rate: float
+    seed: int
+    polish: int = 0  # steps of a second phase: half the augmentation, a quarter of the rate
+
+
+def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:
+    """Training, validation and test pairs by sorted name; `train_part` halves the first."""
+    wanted = recipe.train + recipe.validation + recipe.test
+    if len(pairs.images) < wanted:
+        raise InputError(
+            f"{len(pairs.images)} pairs",
+            f"{wanted} ({recipe.train} + {recipe.validation} + {recipe.test})",
+            "lower train, validation or test",
+        )
+    half = recipe.train // 2
+    rows = {
+        "all": slice(0, recipe.train),
+        "first": slice(0, half),
+        "second": slice(half, recipe.train),
+    }
+    train = pairs.part(rows[choose("train part", recipe.train_part, rows)])
+    end = recipe.train + recipe.validation
+    return train, pairs.part(slice(recipe.train, end)), pairs.part(slice(end, end + recipe.test))
+
+
+def train(
+    folder: Path,  # holds images/ and masks/
+    weights: Path,  # written at the end
+    recipe: Recipe,
+    state: Path,  # training state, for resuming
+    device: torch.device,
+    start: Path | None = None,  # weights of the same architecture to go on from
+    evaluate_every: int = 400,  # steps between lines of validation scores
+    save_every: int = 200,  # steps between states
+) -> dict:
+    """Train, write `weights` with its facts, and return the held-out scores.
+
+    AdamW with a warm-up and a cosine; the exponential moving average of the weights is what is
+    kept. Loss: cross-entropy weighted by frequency^-0.25, plus batch Dice over present classes.
+    The second phase, `polish`, drops the class weights and half of the augmentation.
+    Every random draw depends on (seed, step) alone, so a resumed run repeats the same steps.
+    """
+    network_class = NETWORKS[choose("teacher architecture", recipe.architecture, NETWORKS)]
+    pairs = load_pairs(folder, INPUT_SIZE, NUM_CLASSES)
+    training, validation, test = split(pairs, recipe)
+    say(f"{len(training.images)} training pairs, data {pairs.digest}, device {device}")
+
+    torch.manual_seed(recipe.seed)
+    network = network_class(NUM_CLASSES)
+    origin = _start_from(start, network) if start else {}
+    network = network.to(device, memory_format=torch.channels_last)
+    average = {k: v.clone() for k, v in network.state_dict().items()}
+    optimizer = _optimizer(network)
+    identity = fingerprint(asdict(recipe) | {"data": pairs.digest} | origin)
+    first = _resume(state, identity, network, average, optimizer)
+
+    weight = _class_weights(training.masks).to(device)
+    draw = sampling_weights(training.masks, NUM_CLASSES)
+    training = training.to(device)
+    for step in range(first, recipe.steps + recipe.polish):
+        if step == recipe.steps:  # the second phase starts from the average
+            network.load_state_dict(average)
+            optimizer = _optimizer(network)
+        polishing = step >= recipe.steps
+        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws from the global one
+        rows = torch.multinomial(draw, recipe.batch, generator=rng)
+        images, masks = augment(
+            training.images[rows], training.masks[rows], rng, strength=0.5 if polishing else 1.0
+        )
+        images = images.contiguous(memory_format=torch.channels_last)
+
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _schedule(step, recipe)
+        with torch.autocast(device.type, torch.bfloat16, fast_bfloat16(device.type)):
+            logits = network.train()(images)
+        loss = _loss(logits.float(), masks, None if polishing else weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        _follow(average, network, decay=min(0.998, (step + 1) / (step + 10)))
+
+        if (step + 1) % evaluate_every == 0:
+            scored = _score(network_class, average, validation, device)
+            mean = dataset_scores(*scored.intersection_union(), background=True).mean
+            of = recipe.steps + recipe.polish
+            say(f"step {step + 1}/{of}: loss {loss:.3f}, validation mIoU {mean:.4f}")
+        if (step + 1) % save_every == 0:
+            _save(state, identity, step + 1, network, average, optimizer)
+
+    report = {
+        name: _report(_score(network_class, average, part, device))
+        for name, part in {"validation": validation, "test": test}.items()
+    }
+    report["test_64px"] = _report(_score(network_class, average, test, device, through=64))
+    facts = asdict(recipe) | {"data": pairs.digest, "scores": report} | origin
+    write_safetensors(weights, {k: v.half() for k, v in average.items()}, facts)
+    state.unlink(missing_ok=True)
+    return facts
+
+
+def _start_from(path: Path, network: torch.nn.Module) -> dict[str, str]:
+    """Load a teacher's weights into `network`; returns which ones they are."""
+    tensors, facts = read_safetensors(path)
+    try:
+        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError:
+        raise InputError(
+            f"{path} of architecture {facts.get('architecture')}",
+            "weights of the architecture to train",
+            "name weights of that architecture, or leave --start out",
+        ) from None
+    return {"start": str(path), "start_sha256": sha256(path)[:16]}
+
+
+def _optimizer(network: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW, whose rate each step sets."""
+    fused = next(network.parameters()).device.type == "cuda"
+    return torch.optim.AdamW(network.parameters(), 0.0, weight_decay=0.02, fused=fused)
+
+
+def _class_weights(masks: Tensor) -> Tensor:
+    frequency = torch.bincount(masks.flatten().long(), minlength=NUM_CLASSES).double()
+    weight = (frequency / frequency.sum()).clamp_min(1e-5) ** -0.25
+    return (weight / weight.mean()).float()
+
+
+def _loss(logits: Tensor, masks: Tensor, weight: Tensor | None) -> Tensor:
+    cross_entropy = F.cross_entropy(logits, masks, weight)
+    hit = F.one_hot(masks, NUM_CLASSES).permute(0, 3, 1, 2).float()
+    probability = logits.softmax(1)
+    overlap, area = (probability * hit).sum((0, 2, 3)), hit.sum((0, 2, 3))
+    dice = (2 * overlap + 1) / (probability.sum((0, 2, 3)) + area + 1)
+    return cross_entropy + 0.5 * (1 - dice[area > 0]).mean()
+
+
+def _schedule(step: int, recipe: Recipe) -> float:
+    """A warm-up and a cosine for each phase, as a factor of the peak learning rate."""
+    second = step >= recipe.steps
+    start, length = (recipe.steps, recipe.polish) if second else (0, recipe.steps)
+    warm_up = min(1.0, (step - start + 1) / 100)
+    peak = 0.25 if second else 1.0
+    return peak * warm_up * (0.5 + 0.5 * math.cos(math.pi * (step - start) / length))
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], network: torch.nn.Module, decay: float) -> None:
+    followed, leading = [], []
+    for name, value in network.state_dict().items():
+        if value.dtype.is_floating_point:
+            followed.append(average[name])
+            leading.append(value)
+        else:
+            average[name].copy_(value)
+    torch._foreach_lerp_(followed, leading, 1 - decay)  # one kernel for all of them on a GPU
+
+
+def _score(
+    network_class: type, state: dict, pairs: Pairs, device: torch.device, through: int | None = None
+) -> PixelCounts:
+    """Count held-out pixels on the 15 merged classes; `through` shrinks the images first."""
+    network = network_class(NUM_CLASSES)
+    network.load_state_dict(state)
+    labels = label_space("celebamask15")
+    teacher = Teacher(network.to(memory_format=torch.channels_last), labels).to(device)
+    counts = PixelCounts(len(labels.classes))
+    for start in range(0, len(pairs.images), 10):
+        images = pairs.images[start : start + 10].float() / 127.5 - 1
+        if through:
+            images = F.interpolate(images, (through, through), mode="area")
+        predicted = teacher.label(images, INPUT_SIZE)
+        counts.add(predicted, labels.merge_ids(pairs.masks[start : start + 10].numpy()))
+    return counts
+
+
+def _report(counts: PixelCounts) -> dict:
+    result = summary(counts, label_space("celebamask15").classes)
+    with_background = dataset_scores(*counts.intersection_union(), background=True).mean
+    return result | {"miou_dataset_with_background": round(100 * with_background, 3)}
+
+
+def _save(path: Path, identity: str, step: int, network, average: dict, optimizer) -> None:
+    with atomic(path) as partial:
+        torch.save(
+            {
+                "identity": identity,
+                "step": step,
+                "network": network.state_dict(),
+                "average": average,
+                "optimizer": optimizer.state_dict(),
+            },
+            partial,
+        )
+
+
+def _resume(path: Path, identity: str, network, average: dict, optimizer) -> int:
+    if not path.exists():
+        return 0
+    saved = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
+    if saved["identity"] != identity:
+        say(f"{path} belongs to another recipe or data set; starting anew")
+        return 0
+    network.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    average.update(saved["average"])
+    say(f"resuming at step {saved['step']}")
+    return saved["step"]
