@@ -2,19 +2,15 @@
 
 from pathlib import Path
 
+from pipeline.generators.latents import LatentOptions
 from stages import run
 
 
 def sample_latents(
-    checkpoint: Path,
-    latents: Path,
+    checkpoint: Path,  # generator, as fetch_checkpoint writes it
+    latents: Path,  # seeds, z and ws per split, to write (zarr)
     *,
-    train: int,
-    validation: int,
-    test: int,
-    pool: int,
-    seed: int,
-    truncation_psi: float,
+    options: LatentOptions,
 ) -> None:
     """Draw z for every split and map it to ws, truncated towards w_avg by truncation_psi."""
     import torch
@@ -25,14 +21,17 @@ def sample_latents(
     from pipeline.runtime.files import sha256
 
     generator = load_generator(checkpoint)
-    sizes = {"train": train, "validation": validation, "test": test, "pool": pool}
     arrays = {}
-    for split, seeds in split_seeds(sizes, seed).items():
+    for split, seeds in split_seeds(options.sizes, options.seed).items():
         z = sample_z(seeds, generator.z_dim)
         with torch.inference_mode():
-            ws = generator.mapping(torch.from_numpy(z), truncation_psi)
+            ws = generator.mapping(torch.from_numpy(z), options.truncation_psi)
         arrays |= {f"{split}/seeds": seeds, f"{split}/z": z, f"{split}/ws": ws.numpy()}
-    facts = {"generator": sha256(checkpoint)[:16], "truncation_psi": truncation_psi, "seed": seed}
+    facts = {
+        "generator": sha256(checkpoint)[:16],
+        "truncation_psi": options.truncation_psi,
+        "seed": options.seed,
+    }
     write_group(latents, arrays, facts)
 
 

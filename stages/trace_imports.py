@@ -1,21 +1,20 @@
-"""The code becomes a file of digests a stage; a DVC cell depends on its own stage's file."""
+"""The code becomes a file of digests per stage; a DVC cell depends on its own stage's file."""
 
 from pathlib import Path
 
 from stages import run
 
 
-def trace_imports(code: Path) -> None:
-    """Write <stage>.json: a digest of each module that the stage can import, comments apart."""
+def trace_imports(
+    code: Path,  # folder for a JSON of digests per stage
+) -> None:
+    """Write <stage>.json: a digest of each module that the stage can import, without comments."""
     from pipeline.runtime.files import write_json
-    from pipeline.runtime.imports import closures
+    from pipeline.runtime.imports import closure
     from stages.__main__ import STAGES
 
-    modules = {f"stages.{name}": name for name in STAGES}
-    traced = closures(modules, ("pipeline", "stages"), texts={"stages.help"})
-    code.mkdir(parents=True, exist_ok=True)
-    for module, digests in traced.items():
-        write_json(code / f"{modules[module]}.json", digests)
+    for name in STAGES:
+        write_json(code / f"{name}.json", closure(f"stages.{name}"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What code a stage can run: the modules that it imports, and a digest of each.
+"""What code a stage can run: the modules that it can import, and a digest of each.
 
 Comments, docstrings and blank lines are left out of a digest, since they change no result.
 """
@@ -8,45 +8,57 @@ import hashlib
 import importlib.util
 import io
 import tokenize
-from collections.abc import Collection, Iterable
+from functools import lru_cache
 from pathlib import Path
 
+from pipeline.runtime.files import fingerprint
 
-def closures(
-    modules: Iterable[str],
-    packages: Iterable[str],
-    texts: Collection[str] = (),  # modules that hold words for people alone, not traced
-) -> dict[str, dict[str, str]]:
-    """{module: {each module of `packages` that it can import, and itself: digest}}.
+PACKAGES = ("pipeline", "stages")
+
+
+def closure(module: str, packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """{module of `packages` that `module` can import, and itself: digest}, sorted.
 
     Imports inside functions count, and so do the packages around an imported module.
     """
-    import grimp
-
-    graph = grimp.build_graph(*packages, cache_dir=None)
-    digests = {name: digest(_path(name)) for name in graph.modules if name not in texts}
-    found = {}
-    for module in modules:
-        reached, waiting = set(), [module]
-        while waiting:
-            name = waiting.pop()
-            if name not in reached and name in digests:
-                reached.add(name)
-                parent = name.rpartition(".")[0]
-                waiting += [*graph.find_modules_directly_imported_by(name), parent]
-        found[module] = {name: digests[name] for name in sorted(reached)}
-    return found
+    reached, waiting = {}, [module]
+    while waiting:
+        name = waiting.pop()
+        if name in reached or name.split(".")[0] not in packages or not (path := _path(name)):
+            continue
+        reached[name], imported = _traced(path)
+        waiting += [*imported, name.rpartition(".")[0]]
+    return dict(sorted(reached.items()))
 
 
-def _path(module: str) -> Path:
+@lru_cache(maxsize=64)
+def code_digest(module: str) -> str:
+    """16 hex digits over the code that `module` can import, once per process."""
+    return fingerprint(closure(module))
+
+
+@lru_cache(maxsize=1024)
+def _path(module: str) -> Path | None:
+    """The file of a module; None if it is no module, as a function in `from module import it`."""
     package, *rest = module.split(".")
-    path = Path(importlib.util.find_spec(package).origin).parent.joinpath(*rest)
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent.joinpath(*rest)
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path if path.is_file() else None
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file's substance."""
-    return hashlib.sha256(substance(path.read_text(encoding="utf-8")).encode()).hexdigest()
+def _traced(path: Path) -> tuple[str, list[str]]:
+    """The digest of a file, and the names that it imports, modules or not."""
+    source = path.read_text(encoding="utf-8")
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return hashlib.sha256(substance(source).encode()).hexdigest(), names
 
 
 def substance(source: str) -> str:

@@ -1,1 +1,1 @@
-"""Semantic Image Editing (SIE): a sample's mask is changed, the image follows (Xu & Zheng, sec. 5)."""
+"""Semantic Image Editing (SIE): a mask is changed, the image follows (Xu & Zheng, sec. 5)."""

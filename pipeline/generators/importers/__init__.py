@@ -1,4 +1,4 @@
 """Published checkpoints to our tensors: tensor names of other projects, and folded factors.
 
-A new source of weights is a layout (names) and a translation (values), or a package in published.py.
+A new source of weights is a layout (names) and a translation (values), or a package (published.py).
 """
