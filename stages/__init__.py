@@ -85,7 +85,7 @@ def last_lists(words: Sequence[str], lists: Collection[str]) -> list[str]:
     name = None
     for word in words:
         if word.startswith("--"):
-            key, equals, value = word[2:].replace("-", "_").partition("=")
+            key, equals, _ = word[2:].replace("-", "_").partition("=")
             name = key if key in lists else None
             if name:
                 found[name] = [word.partition("=")[2]] if equals else []

@@ -2,7 +2,7 @@
 
 Units (images, targets, pairs, directions) are drawn with replacement, DRAWS times, all methods on
 the same draws. A class that a draw does not show is left out of that draw's mean; a draw whose
-statistic is NaN is left out of the interval. The interval is from the 2.5th to the 97.5th percentile.
+statistic is NaN is left out. The interval is from the 2.5th to the 97.5th percentile.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def times_drawn(num: int, seed: int = 0, draws: int = DRAWS) -> Float[np.ndarray
 
 
 def percentiles(draws: Float[np.ndarray, " draw"]) -> tuple[float, float]:
-    """The 95 % interval of a statistic's draws; NaN draws are left out; (NaN, NaN) if none is left."""
+    """The 95 % interval of a statistic's draws without the NaN ones; (NaN, NaN) if none is left."""
     known = np.asarray(draws, float)
     known = known[~np.isnan(known)]
     return tuple(np.percentile(known, LEVELS).tolist()) if len(known) else (np.nan, np.nan)

@@ -32,7 +32,7 @@ def fast_bfloat16(device: str) -> bool:
 
 
 def pick_compute(name: str, device: str) -> str:
-    """`auto`, `float32` or `bfloat16` to the dtype of synthesis; auto: bfloat16 where it is fast."""
+    """`auto`, `float32` or `bfloat16` to a dtype of synthesis; auto: bfloat16 where it is fast."""
     choose("compute", name, ("auto", "float32", "bfloat16"))
     if name == "auto":
         return "bfloat16" if device == "cpu" and fast_bfloat16(device) else "float32"

@@ -104,7 +104,7 @@ def list_pieces(root: Path) -> Iterator[tuple[str, list[Path]]]:
 
 
 def remove_unused(root: Path, days: float, dry_run: bool = False) -> list[Path]:
-    """Remove pieces that no run has read for so many days; returns what was, or would be, removed."""
+    """Remove pieces that no run has read for so many days; returns those (to be) removed."""
     limit = time.time() - days * DAY
     unused = [p for _, files in list_pieces(root) for p in files if p.stat().st_mtime < limit]
     for path in [] if dry_run else unused:
