@@ -33,6 +33,7 @@ def flatten(command: Callable) -> Callable:
     import typer
 
     from pipeline.runtime.options import comments
+    from stages.help import HELP
 
     hints, texts = get_type_hints(command), comments(command)
     parameters: dict[str, inspect.Parameter] = {}
@@ -54,7 +55,7 @@ def flatten(command: Callable) -> Callable:
     for name, parameter in inspect.signature(command).parameters.items():
         option = parameter.kind is parameter.KEYWORD_ONLY
         if not is_dataclass(hints[name]):
-            add(name, hints[name], parameter.default, option, texts.get(name, ""))
+            add(name, hints[name], parameter.default, option, HELP.get(name) or texts[name])
             continue
         own, own_hints = comments(hints[name]), get_type_hints(hints[name])
         classes[name] = [field.name for field in fields(hints[name])]

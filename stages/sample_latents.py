@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
-from pipeline.generators.latents import LatentOptions
 from stages import run
 
 
 def sample_latents(
-    checkpoint: Path,  # generator, as fetch_checkpoint writes it
-    latents: Path,  # seeds, z and ws per split, to write (zarr)
+    checkpoint: Path,
+    latents: Path,
     *,
-    options: LatentOptions,
+    train: int,
+    validation: int,
+    test: int,
+    pool: int,
+    seed: int,
+    truncation_psi: float,
 ) -> None:
     """Draw z for every split and map it to ws, truncated towards w_avg by truncation_psi."""
     import torch
@@ -21,17 +25,14 @@ def sample_latents(
     from pipeline.runtime.files import sha256
 
     generator = load_generator(checkpoint)
+    sizes = {"train": train, "validation": validation, "test": test, "pool": pool}
     arrays = {}
-    for split, seeds in split_seeds(options.sizes, options.seed).items():
+    for split, seeds in split_seeds(sizes, seed).items():
         z = sample_z(seeds, generator.z_dim)
         with torch.inference_mode():
-            ws = generator.mapping(torch.from_numpy(z), options.truncation_psi)
+            ws = generator.mapping(torch.from_numpy(z), truncation_psi)
         arrays |= {f"{split}/seeds": seeds, f"{split}/z": z, f"{split}/ws": ws.numpy()}
-    facts = {
-        "generator": sha256(checkpoint)[:16],
-        "truncation_psi": options.truncation_psi,
-        "seed": options.seed,
-    }
+    facts = {"generator": sha256(checkpoint)[:16], "truncation_psi": truncation_psi, "seed": seed}
     write_group(latents, arrays, facts)
 
 

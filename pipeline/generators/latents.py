@@ -1,7 +1,6 @@
 """Latents: one seed per sample, so batch size and worker count cannot change a byte."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -9,23 +8,6 @@ from jaxtyping import Float32, Int64
 from pipeline.runtime.errors import InputError
 
 SPLITS = ("train", "validation", "test", "pool")
-
-
-@dataclass(frozen=True)
-class LatentOptions:
-    """Section `sample` of a study: how many samples, of which seeds."""
-
-    train: int  # samples of the training split
-    validation: int  # samples of the validation split
-    test: int  # samples of the test split
-    pool: int  # samples for few-shot annotation
-    seed: int  # study's seed; every sample has its own seed, in blocks of a million per split
-    truncation_psi: float  # w = w_avg + psi (w - w_avg) on all layers; 1: no truncation
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Samples per split."""
-        return {split: getattr(self, split) for split in SPLITS}
 
 
 def split_seeds(

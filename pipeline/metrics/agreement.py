@@ -6,6 +6,7 @@ Arrays are [target, sample, class]; intervals resample targets with all of their
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from pipeline.metrics.bootstrap import interval_of_mean
 from pipeline.metrics.iou import PixelCounts, per_image_scores
 
 Counts = Int[np.ndarray, "target sample class"]
@@ -46,9 +47,7 @@ def per_class(intersection: Counts, union: Counts) -> Float[np.ndarray, " class"
 
 def interval(values: PerTarget, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of the mean over targets; of differences, the paired one."""
-    rows = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+    return interval_of_mean(values, seed, draws)
 
 
 def summary(values: PerTarget) -> dict:

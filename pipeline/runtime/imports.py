@@ -16,7 +16,11 @@ from pipeline.runtime.files import fingerprint
 PACKAGES = ("pipeline", "stages")
 
 
-def closure(module: str, packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+def closure(
+    module: str,
+    packages: tuple[str, ...] = PACKAGES,
+    texts: tuple[str, ...] = (),  # modules that hold words for people alone: not traced
+) -> dict[str, str]:
     """{module of `packages` that `module` can import, and itself: digest}, sorted.
 
     Imports inside functions count, and so do the packages around an imported module.
@@ -24,7 +28,11 @@ def closure(module: str, packages: tuple[str, ...] = PACKAGES) -> dict[str, str]
     reached, waiting = {}, [module]
     while waiting:
         name = waiting.pop()
-        if name in reached or name.split(".")[0] not in packages or not (path := _path(name)):
+        if (
+            name in (*reached, *texts)
+            or name.split(".")[0] not in packages
+            or not (path := _path(name))
+        ):
             continue
         reached[name], imported = _traced(path)
         waiting += [*imported, name.rpartition(".")[0]]
