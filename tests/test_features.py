@@ -177,7 +177,7 @@ def test_unchanged_code_keeps_every_shard(source):
 def test_changed_images_are_noticed(source, monkeypatch):
     make(source)
     monkeypatch.setattr(features, "to_uint8", lambda images, size: 255 - to_uint8(images, size))
-    with pytest.raises(InputError, match=r"raise VERSION in pipeline/features\.py"):
+    with pytest.raises(InputError, match=r"raise VERSION in pipeline/data/features\.py"):
         make(source)
     monkeypatch.setattr(features, "VERSION", features.VERSION + 1)
     store, _ = make(source)  # another fingerprint, so a store of its own

@@ -1,6 +1,6 @@
 """Features for a linear classifier, sample by sample: a generator's, a redrawn one's, an image's.
 
-The last two have learned nothing; pipeline/controls.py measures what they are worth.
+The last two have learned nothing; analysis/controls.py measures what they are worth.
 """
 
 from abc import ABC, abstractmethod
