@@ -1,21 +1,31 @@
-"""Tables and benchmarks of reports/ become the README's figures (a tool, no DVC stage)."""
+"""Results become the README's table and the pages of reports/ (a tool, no DVC stage)."""
 
 from pathlib import Path
 
 from stages import run
 
 
-def update_readme(metrics: Path, benchmarks: Path, readme: Path) -> None:
-    """Rewrite what stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->` in a README."""
-    from pipeline.reporting import measured
-    from pipeline.reporting import readme as blocks
-    from pipeline.reporting.tables import read_metrics
+def update_readme(
+    results: Path = Path("data/results"),  # folder of result JSON per study
+    costs: Path = Path("data/costs"),  # folder of CPU seconds per study
+    reports: Path = Path("reports"),  # folder of metrics/ and benchmarks/, and of the pages
+    readme: Path = Path("README.md"),  # page whose blocks are replaced
+) -> None:
+    """Rewrite the README's table, reports/results.md and reports/measured.md."""
+    from pipeline.reporting import measured, pages
+    from pipeline.reporting.tables import read_results
     from pipeline.runtime.files import atomic
 
-    found = blocks.blocks(read_metrics(metrics)) | {"measured": measured.table(benchmarks)}
-    text = blocks.fill(readme.read_text(), found)
-    with atomic(readme) as partial:
-        partial.write_text(text)
+    written = {
+        reports / "results.md": pages.results_page(read_results(results, costs)),
+        reports / "measured.md": measured.page(reports / "benchmarks"),
+        readme: pages.fill(
+            readme.read_text(), {"results": pages.headline_table(reports / "metrics")}
+        ),
+    }
+    for path, text in written.items():
+        with atomic(path) as partial:
+            partial.write_text(text)
 
 
 if __name__ == "__main__":

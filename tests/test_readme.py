@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pipeline.reporting.readme import blocks, fill
 
 from pipeline.reporting import measured
-from pipeline.reporting.readme import blocks, fill
 from pipeline.reporting.tables import read_metrics
 from pipeline.runtime.errors import InputError
 from stages.make_tables import make_tables

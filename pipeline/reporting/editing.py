@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.data.arrays import Group
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize
-from pipeline.reporting.tables import Metrics
+from pipeline.reporting.tables import Metrics, points, verdict
 
 TITLES = {
     "color": "color editing",
@@ -187,3 +187,25 @@ def one_case_an_edit(cases: Sequence[Sequence], most: int) -> list[int]:
     for i, (edit, *_) in enumerate(cases):
         first.setdefault(edit, i)
     return list(first.values())[:most]
+
+
+def findings(files: Mapping[str, dict]) -> list[str]:
+    """How well edits show what they ask for, by the judge, against the teacher in the loop."""
+    found = files.get(EDITING)
+    if not found:
+        return []
+    table = edits_table({"": files}).set_index("method")["region IoU, judge"]
+    scores = ", ".join(f"{method} {iou:.1f}" for method, iou in table.items())
+    gaps = differences_table({"": files})
+    column = "region IoU, judge"
+    words = []
+    for _, row in gaps.iterrows():
+        gap = {"mean": row[column], "low": row[f"{column} low"], "high": row[f"{column} high"]}
+        words.append(f"{row['method'].removesuffix(' minus teacher')} {points(gap)}{verdict(gap)}")
+    counts = {method: scores["count"] for method, scores in found["edited"].items()}
+    few = f" ({counts['teacher']} by the teacher)" if len(set(counts.values())) > 1 else ""
+    return [
+        f"{max(counts.values())} semantic edits{few}, IoU of the edited region with its target, "
+        "as the judge sees it: "
+        f"{scores} %; minus the teacher in the loop: {'; '.join(words)}."
+    ]

@@ -1,15 +1,41 @@
 """Tables and panels of the few-shot sweep: shots, strokes, and which samples to annotate."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
 from pipeline.reporting import paper
 from pipeline.reporting.curves import Line, Panel
-from pipeline.reporting.tables import PROTOCOLS, Metrics, in_order
+from pipeline.reporting.tables import PROTOCOLS, TWO_PROTOCOLS, Metrics, in_order
 
 SWEEP = "fewshot_sweep"
 STRATEGIES = ("random", "diverse", "uncertain", "committee")  # in the order of tables and lines
+
+TABLE_2 = f"""{TWO_PROTOCOLS} Mean over repeats on disjoint draws from the pool, standard deviation
+(± sd) and largest deviation from the mean (what the paper prints as ±); "% of full": of the LSE
+fitted on the whole training split. The paper's column: StyleGAN2-FFHQ, table 2."""
+
+STROKES = f"""{TWO_PROTOCOLS} Strokes are simulated from the teacher's masks: segments inside each
+class, pixels shared out by the square root of its area. Equal numbers of labeled pixels compare."""
+
+SELECTION = f"""{TWO_PROTOCOLS} A repeat gives each strategy the same random half of the pool; no
+strategy sees a mask before it has picked the sample. diverse: k-center on mean features; uncertain:
+highest entropy of the extractor fitted so far; committee: largest Jensen-Shannon divergence among
+three that each leave a third of the annotated samples out (mean of the top 10 % of pixels, after
+DatasetGAN, Zhang et al., CVPR 2021). gain: paired difference to random over repeats, with its 95 %
+t interval."""
+
+CLASSES = """IoU per class in %, protocol of `miou_per_image`, mean over repeats with full masks. A
+class that the drawn samples do not show cannot be learned from them."""
+
+
+def all_tables(metrics: Metrics) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """(file name, title, note, table) of each table."""
+    yield "table2", "Table 2: few-shot LSE", TABLE_2, shots_table(metrics)
+    yield "fewshot_strokes", "Strokes", STROKES, strokes_table(metrics)
+    yield "fewshot_classes", "Few-shot per class", CLASSES, class_table(metrics)
+    title = "Which samples to annotate"
+    yield "fewshot_selection", title, SELECTION, selection_table(metrics)
 
 
 def shots_table(metrics: Metrics) -> pd.DataFrame:
@@ -151,3 +177,58 @@ def _line(by_number: Mapping[str, Mapping], protocol: str, key: str, band: bool 
 
 def _by_number(found: Mapping[str, Mapping]) -> list[tuple[int, Mapping]]:
     return sorted((int(number), value) for number, value in found.items())
+
+
+def findings(files: Mapping[str, dict]) -> list[str]:
+    """Sentences about the class that few shots lose most on, and about ways to choose samples."""
+    return [*_to_full(files), *_to_random(files)]
+
+
+def _to_full(files: Mapping[str, dict]) -> list[str]:
+    """Which class a few shots lose most on, and what of the gap to the full LSE it makes up."""
+    by_shots = files.get(SWEEP, {}).get("full")
+    if not by_shots:
+        return []
+    shots = max(map(int, by_shots))
+    few = by_shots[str(shots)]["iou_per_image"]
+    full = files["lse"]["against_teacher"]["miou_per_image"]["per_class"]
+    gaps = {name: full[name] - few[name] for name in few}
+    worst = max(gaps, key=gaps.get)
+    without = [n for n in few if n != worst]
+    if not sum(full[n] for n in without):  # one class, or none that the full LSE knows
+        return []
+    share = 100 * sum(few[n] for n in without) / sum(full[n] for n in without)
+    part, whole = gaps[worst] / len(gaps), sum(gaps.values()) / len(gaps)
+    return [
+        f"{shots} shots lose most on {worst} (IoU {few[worst]:.1f} against the full LSE's "
+        f"{full[worst]:.1f}: {part:.1f} of the {whole:.1f} points between the means); on the other "
+        f"classes they reach {share:.1f} % of the full LSE."
+    ]
+
+
+def _to_random(files: Mapping[str, dict]) -> list[str]:
+    lines = []
+    for name, by_shots in by_strategy(files).items():
+        gains = {
+            int(shots): gain
+            for shots, value in by_shots.items()
+            if (gain := value.get("gain", {}).get("miou_per_image")) and gain["plus_minus"]
+        }
+        if not gains:
+            continue
+        helps = [s for s, g in gains.items() if g["mean"] > g["plus_minus"]]
+        harms = [s for s, g in gains.items() if -g["mean"] > g["plus_minus"]]
+        verdict = "; ".join(
+            f"{word} at {', '.join(map(str, sorted(shots)))} shots"
+            for word, shots in (("helps", helps), ("harms", harms))
+            if shots
+        )
+        words = ", ".join(
+            f"{g['mean']:+.1f} ± {g['plus_minus']:.1f}" for _, g in sorted(gains.items())
+        )
+        shots = "/".join(map(str, sorted(gains)))
+        lines.append(
+            f"annotating `{name}` samples instead of random ones gains {words} points at {shots} "
+            f"shots (95 % t interval): {verdict or 'the interval includes 0'}."
+        )
+    return lines

@@ -11,7 +11,7 @@ from pipeline.reporting import paper
 from pipeline.reporting.curves import Line, Panel
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize
-from pipeline.reporting.tables import Metrics
+from pipeline.reporting.tables import Metrics, points, verdict
 
 SAMPLING = "sampling"  # the file of scores
 WHO = {"judge": "judge", "teacher": "teacher", "own": "the LSE itself"}
@@ -58,6 +58,12 @@ def methods(found: Mapping) -> list[str]:
 def shots_of(method: str) -> int:
     """Shots of `fewshot_16`; 0 for another method."""
     return int(method.split("_")[1]) if method.startswith("fewshot_") else 0
+
+
+def most_shots(found: Mapping) -> str | None:
+    """The few-shot method of most shots; None if there is none."""
+    few = [method for method in methods(found) if shots_of(method)]
+    return few[-1] if few else None
 
 
 def title_of(method: str) -> str:
@@ -198,3 +204,21 @@ def _short(key: str) -> str:
     if shots := shots_of(key):
         return f"LSE, {shots} shot{'s' * (shots > 1)}"
     return {"teacher": "by the teacher", "lse": "full LSE"}[key]
+
+
+def findings(files: Mapping[str, dict]) -> list[str]:
+    """What conditional sampling by the LSE of most shots reaches, by the judge."""
+    found = files.get(SAMPLING)
+    few = [m for m in methods(found) if shots_of(m)] if found else []
+    if not few:
+        return []
+    scores, method = found["masks_by_judge"], few[-1]
+    before, after = (scores[method][moment]["agreement_eq7"] for moment in ("before", "last"))
+    gap = scores["minus_teacher"][method]
+    return [
+        f"conditional sampling with the {shots_of(method)}-shot LSE in the loop takes the "
+        f"agreement with {found['targets']} target masks, as the judge sees it, from "
+        f"{before['mean']:.1f} to {after['mean']:.1f} % ({after['low']:.1f} to "
+        f"{after['high']:.1f}); minus the teacher in the loop: {points(gap)} points"
+        f"{verdict(gap)}."
+    ]

@@ -1,17 +1,19 @@
-"""The paper's tables from metric JSON: Markdown for people, CSV for programs."""
+"""Result JSON read, and tables written: Markdown for people, CSV for programs."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.reporting import paper
 from pipeline.reporting.palette import COLORS
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic, read_json
 
 PROTOCOLS = ("miou_per_image", "miou_dataset")
-LABELS = ("full", "selected")
+TWO_PROTOCOLS = """mIoU in %, on test samples that no fit has seen. `miou_per_image` is eq (4) of
+the paper, `miou_dataset` one confusion matrix over all pixels; both leave class 0 out. In
+parentheses: 95 % bootstrap interval over images. A dash: does not apply, or the class occurs in no
+image."""
 # Order of rows, and what an extractor is called in print.
 EXTRACTORS = {
     "lse": "LSE",
@@ -25,12 +27,16 @@ EXTRACTORS = {
 Metrics = Mapping[str, Mapping[str, dict]]
 
 
-def read_metrics(folder: Path) -> dict[str, dict[str, dict]]:
-    """{study: {name: JSON}} of `folder`/<study>."""
-    studies = {p.name: read_study(p) for p in sorted(folder.glob("*")) if p.is_dir()}
+def read_results(results: Path, costs: Path | None = None) -> dict[str, dict[str, dict]]:
+    """{study: {name: JSON}} of `results`/<study>; costs of `costs`/<study> are `costs/name`."""
+    studies = {p.name: read_study(p) for p in sorted(results.glob("*")) if p.is_dir()}
     found = {name: files for name, files in studies.items() if files}
     if not found:
-        raise InputError(f"no metrics in {folder}", "<study>/<extractor>.json", "run `dvc repro`")
+        raise InputError(f"no results in {results}", "<study>/*.json", "run `dvc repro`")
+    for study in found if costs else ():
+        for path in sorted((costs / study).rglob("*.json")):
+            name = path.relative_to(costs / study).with_suffix("")
+            found[study][f"costs/{name}"] = read_json(path)
     return found
 
 
@@ -41,140 +47,9 @@ def read_study(folder: Path) -> dict[str, dict]:
     return {name: read_json(path) for path, name in sorted(names.items(), key=lambda x: x[1])}
 
 
-def evaluated(files: Mapping[str, dict], within: str = "") -> list[str]:
-    """Names of the extractors that `files` has scores of, in the order of the tables."""
-    names = [name.removeprefix(within) for name in files if name.startswith(within)]
-    found = [n for n in names if "/" not in n and "against_teacher" in files[within + n]]
-    return sorted(found, key=lambda n: (list(EXTRACTORS).index(n) if n in EXTRACTORS else 99, n))
-
-
-def extractor_table(metrics: Metrics) -> pd.DataFrame:
-    """Table 1: a row per study and extractor, the controls, and the teacher under the judge."""
-    rows = []
-    for study, files in metrics.items():
-        for name in evaluated(files):
-            row = {"study": study, "masks from": EXTRACTORS.get(name, name)}
-            row |= _scores_with_intervals(files[name]["against_teacher"])
-            row |= _to_best_nse(files.get("comparison", {}), name)
-            if "against_judge" in files[name]:
-                row["miou_dataset vs judge"] = files[name]["against_judge"]["miou_dataset"]["mean"]
-            fit = files.get(f"{name}_fit", {})
-            row |= {"parameters": fit.get("parameters"), "CPU s": fit.get("cpu_seconds")}
-            rows.append(row)
-        for name, value in files.get("controls", {}).items():
-            if name == "lse":
-                continue
-            row = {"study": study, "masks from": f"control: {name}"}
-            row |= _scores_with_intervals(value["against_teacher"])
-            row |= {"parameters": value.get("parameters"), "CPU s": value.get("cpu_seconds")}
-            rows.append(row)
-        if "ceiling" in files:
-            ceiling = files["ceiling"]["miou_dataset"]["mean"]
-            rows.append({"study": study, "masks from": "teacher", "miou_dataset vs judge": ceiling})
-    return pd.DataFrame(rows)
-
-
-def _scores_with_intervals(value: Mapping) -> dict[str, float]:
-    row = {}
-    for protocol in PROTOCOLS:
-        scores = value[protocol]
-        row |= {protocol: scores["mean"]}
-        row |= {f"{protocol} low": scores["low"], f"{protocol} high": scores["high"]}
-    return row
-
-
-def _to_best_nse(comparison: Mapping, name: str) -> dict[str, float]:
-    row = {}
-    for protocol in PROTOCOLS:
-        found = comparison.get(protocol, {}).get("minus_best", {}).get(name)
-        if found is not None:
-            column = f"% of best NSE, {protocol}"
-            row[column] = found["relative"]
-            row[f"{column} low"], row[f"{column} high"] = (
-                found["relative_low"],
-                found["relative_high"],
-            )
-    return row
-
-
-def selection_table(metrics: Metrics) -> pd.DataFrame:
-    """Table 4: full and selected label lists, both averaged over the finally selected classes."""
-    rows = []
-    for study, files in metrics.items():
-        kept = files.get("selection", {}).get("kept", [])
-        for labels in LABELS:
-            for name in evaluated(files, f"{labels}/"):
-                value = files[f"{labels}/{name}"]["against_teacher"]
-                row = {"study": study, "labels": labels, "masks from": EXTRACTORS.get(name, name)}
-                for protocol in PROTOCOLS:
-                    found = [value[protocol]["per_class"][c] for c in kept]
-                    row[protocol] = pd.Series(found, dtype=float).mean()
-                rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def selected_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
-    """Table 5: IoU per class on the full and the selected list, miou_per_image's protocol."""
-    files, columns = metrics[study], {}
-    for labels in LABELS:
-        for name in evaluated(files, f"{labels}/"):
-            scores = files[f"{labels}/{name}"]["against_teacher"]["miou_per_image"]["per_class"]
-            columns[f"{EXTRACTORS.get(name, name)}, {labels}"] = in_order(scores)
-    table = pd.DataFrame(columns)
-    table.index.name = "class"
-    selection = files.get("selection", {})
-    kept = selection.get("kept", [])
-    listed = [*kept, *selection["dropped"]] if "dropped" in selection else list(table.index)
-    first = [c for c in table.index if c == "bg" or c not in listed]  # class 0
-    table = table.drop(index=first).reset_index()
-    table.insert(1, "kept", ["yes" if c in kept else "no" for c in table["class"]])
-    return table
-
-
-def face_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
-    """Table 6: IoU per class (miou_per_image's protocol) beside the paper's StyleGAN2-FFHQ.
-
-    The paper's columns are left out if the study's classes are not the paper's.
-    """
-    files = metrics[study]
-    columns: dict[str, dict] = {}
-    known = {
-        c for n in evaluated(files) for c in files[n]["against_teacher"][PROTOCOLS[0]]["per_class"]
-    }
-    faces = paper.same_classes(known)
-    for name, row in paper.PER_CLASS.items() if faces else ():
-        columns[f"paper's {name}"] = dict(row) | {"mean": sum(row.values()) / len(row)}
-    for name in evaluated(files):
-        scores = files[name]["against_teacher"]["miou_per_image"]
-        columns[EXTRACTORS.get(name, name)] = in_order(scores["per_class"]) | {
-            "mean": scores["mean"]
-        }
-    classes = paper.CLASSES if faces else in_order(dict.fromkeys(sorted(known), 0.0))
-    table = pd.DataFrame(columns).reindex([*classes, "mean"])
-    table.index.name = "class"
-    return table.reset_index()
-
-
-def class_table(metrics: Metrics, study: str) -> pd.DataFrame:
-    """IoU per class in both protocols: LSE against the teacher and the judge, and the ceiling."""
-    files = metrics[study]
-    columns = {}
-    for protocol in PROTOCOLS:
-        for who in ("teacher", "judge"):
-            if against := files.get("lse", {}).get(f"against_{who}"):
-                columns[f"LSE vs {who}, {protocol}"] = _per_class(against, protocol)
-        if "ceiling" in files:
-            ceiling = f"teacher vs judge (ceiling), {protocol}"
-            columns[ceiling] = _per_class(files["ceiling"], protocol)
-    table = pd.DataFrame(columns)
-    table.index.name = "class"
-    return table.reset_index()
-
-
-def _per_class(value: Mapping, protocol: str) -> dict:
-    return in_order(value[protocol]["per_class"]) | {
-        "mean without class 0": value[protocol]["mean"]
-    }
+def cpu_seconds(files: Mapping[str, dict], name: str) -> float | None:
+    """CPU seconds of `costs/<name>`; None if they were not kept."""
+    return files.get(f"costs/{name}", {}).get("cpu_seconds")
 
 
 def in_order(per_class: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -225,3 +100,13 @@ def markdown(table: pd.DataFrame) -> str:
     lines.append("|" + "|".join("---:" if n else "---" for n in numeric) + "|")
     lines += ["| " + " | ".join(map(cell, row)) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines)
+
+
+def points(gap: Mapping[str, float]) -> str:
+    """A difference with its interval, in points: +1.2 (-0.3 to +2.5)."""
+    return f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})"
+
+
+def verdict(gap: Mapping[str, float]) -> str:
+    """A remark if a difference's interval includes 0."""
+    return " (the interval includes 0)" if gap["low"] <= 0 <= gap["high"] else ""
