@@ -6,10 +6,13 @@ Arrays are [target, sample, class]; intervals resample targets with all of their
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from pipeline.metrics.bootstrap import interval_of_mean
 from pipeline.metrics.iou import PixelCounts, per_image_scores
 
 Counts = Int[np.ndarray, "target sample class"]
 PerTarget = Float[np.ndarray, " target"]
+
+interval = interval_of_mean  # the former name, for the editing package
 
 
 def count(
@@ -44,16 +47,9 @@ def per_class(intersection: Counts, union: Counts) -> Float[np.ndarray, " class"
     return per_image_scores(*(x.reshape(-1, x.shape[-1]) for x in (intersection, union))).per_class
 
 
-def interval(values: PerTarget, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over targets; of differences, the paired one."""
-    rows = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def summary(values: PerTarget) -> dict:
     """Mean over targets and its interval, in percent."""
-    numbers = float(values.mean()), *interval(values)
+    numbers = float(values.mean()), *interval_of_mean(values)
     return {
         name: round(100 * v, 3) for name, v in zip(("mean", "low", "high"), numbers, strict=True)
     }

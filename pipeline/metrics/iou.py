@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from pipeline.metrics.bootstrap import DRAWS, percentiles, times_drawn
 from pipeline.runtime.errors import InputError, choose
 
 Masks = UInt8[np.ndarray, "sample height width"]
@@ -117,41 +118,37 @@ def _count(predicted: Masks, target: Masks, num_classes: int) -> tuple[np.ndarra
     return counts.intersection_union()
 
 
-def interval(
-    intersection: np.ndarray, union: np.ndarray, protocol: str, draws: int = 1000, seed: int = 0
+def miou_interval(
+    intersection: np.ndarray, union: np.ndarray, protocol: str, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of the mean score, resampling images."""
-    return _percentiles(resampled_means([(intersection, union)], protocol, draws, seed)[0])
+    return percentiles(resampled_means([(intersection, union)], protocol, draws, seed)[0])
 
 
 def paired_interval(
     first: tuple[np.ndarray, np.ndarray],
     second: tuple[np.ndarray, np.ndarray],
     protocol: str,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % interval of score(first) - score(second) on the same images, resampled together."""
     a, b = resampled_means([first, second], protocol, draws, seed)
-    return _percentiles(a - b)
-
-
-def _percentiles(means: np.ndarray) -> tuple[float, float]:
-    found = means[~np.isnan(means)]  # a resample may show no class at all
-    return tuple(np.percentile(found, [2.5, 97.5]).tolist()) if len(found) else (np.nan, np.nan)
+    return percentiles(a - b)
 
 
 def resampled_means(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], protocol: str, draws: int, seed: int
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    protocol: str,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> np.ndarray:
     """Mean scores [pair, draw] on images drawn with replacement, the same ones for all pairs.
 
     In both protocols a class scores a sum over images over another one, so a draw is how often it
     takes each image, times the terms of these sums.
     """
-    rng, num = np.random.default_rng(seed), len(pairs[0][0])
-    rows = rng.integers(0, num, (draws, num))
-    times = np.stack([np.bincount(row, minlength=num) for row in rows]).astype(np.float64)
+    times = times_drawn(len(pairs[0][0]), seed, draws)
     found = []
     for intersection, union in pairs:
         top, bottom = TERMS[choose("protocol", protocol, TERMS)](intersection, union)
@@ -181,7 +178,7 @@ def summary(counts: PixelCounts, classes: Sequence[str]) -> dict:
     result: dict = {"images": len(intersection)}
     for name, score in PROTOCOLS.items():
         scores = score(intersection, union)
-        low, high = interval(intersection, union, name)
+        low, high = miou_interval(intersection, union, name)
         result[name] = {
             "mean": _percent(scores.mean),
             "low": _percent(low),
