@@ -35,19 +35,20 @@ def fit_extractor(
     """
     from pipeline.data.stores import open_store
     from pipeline.extractors.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
-    from pipeline.extractors.networks import save_extractor, variant
+    from pipeline.extractors.networks import save_extractor
+    from pipeline.extractors.registry import variant
     from pipeline.extractors.training import Schedule, rate_of
     from pipeline.runtime.devices import pick_device
     from pipeline.runtime.errors import choose
     from pipeline.runtime.files import write_json
 
     choose("solver", solver, SOLVERS)
-    kinds = {name: variant(name).kind for name in names}
+    linear = {name: variant(name).linear for name in names}
     where, store = pick_device(device), open_store(pixels)
-    for name, kind in kinds.items():
-        if kind == "LSE" and solver == "lbfgs":
+    for name, is_linear in linear.items():
+        if is_linear and solver == "lbfgs":
             fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where, str(masks))
-        elif kind == "LSE":
+        elif is_linear:
             cached = open_store(features)
             fitted, report = fit_cached(cached, str(masks), store, name, epochs, where)
         else:

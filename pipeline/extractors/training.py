@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pipeline.extractors.networks import Extractor, Window
-from pipeline.extractors.recipe import CachedSamples, Sample
+from pipeline.extractors.samples import CachedSamples, Sample
 from pipeline.metrics.iou import PixelCounts, dataset_scores
 from pipeline.runtime.devices import fast_bfloat16
 from pipeline.runtime.errors import InputError

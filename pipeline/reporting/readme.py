@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from pipeline.extractors.registry import label
 from pipeline.reporting import directions, editing, fewshot, geometry, sampling, tables
 from pipeline.runtime.errors import InputError
 
@@ -67,7 +68,7 @@ def _to_nse(files: Mapping[str, dict]) -> list[str]:
         lines.append(
             f"the LSE's `{protocol}` differs by {row['relative']:+.1f} % "
             f"({row['relative_low']:+.1f} to {row['relative_high']:+.1f}) from the best NSE's "
-            f"({tables.EXTRACTORS[best]}, trained on {seen}): {held} the paper's claim of "
+            f"({label(best)}, trained on {seen}): {held} the paper's claim of "
             f"{PAPER_GAP} % below at most."
         )
     return lines
