@@ -83,7 +83,7 @@ def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project
 
 
 def test_an_edit_of_words_runs_nothing_but_the_trace(project: Project):
-    path = project.folder / "pipeline" / "errors.py"
+    path = project.folder / "pipeline" / "runtime" / "errors.py"
     kept = path.read_text()
     path.write_text(kept.replace('"""', '"""In other words: ', 1) + "\n# and a remark\n")
     assert project.ran(project.run("dvc", "repro")) == {"trace_imports"}
