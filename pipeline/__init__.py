@@ -2,7 +2,7 @@
 
 Packages, from the bottom up (a package imports only packages above it in this list):
 
-runtime     errors, files, processes, finished pieces, progress: nothing about images
+runtime     errors, files, processes, devices, progress: nothing about images
 metrics     what a number means: IoU, bootstrap intervals, agreement, CIELAB
 generators  GAN families behind one contract; readers and importers of published checkpoints
 data        latents, images, masks, annotations, feature and pixel stores

@@ -20,6 +20,7 @@ from pipeline.editing.sampling.targets import folder_masks, read_masks
 from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.generators.dcgan import DCGAN
 from pipeline.metrics import agreement
+from pipeline.metrics.bootstrap import interval_of_mean
 from pipeline.metrics.color import diversity, lab
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import write_json
@@ -222,9 +223,9 @@ def test_agreement_by_hand():
 
 
 def test_intervals_resample_targets():
-    assert agreement.interval(np.full(6, 0.3)) == pytest.approx((0.3, 0.3))
+    assert interval_of_mean(np.full(6, 0.3)) == pytest.approx((0.3, 0.3))
     values = np.random.default_rng(0).normal(0.4, 0.1, 50)
-    low, high = agreement.interval(values)
+    low, high = interval_of_mean(values)
     reach = 1.96 * values.std(ddof=1) / 50**0.5
     assert low == pytest.approx(values.mean() - reach, abs=0.005)
     assert high == pytest.approx(values.mean() + reach, abs=0.005)

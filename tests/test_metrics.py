@@ -145,9 +145,9 @@ def noisy():
 def test_intervals(noisy, protocol):
     good, bad = noisy
     score = metrics.PROTOCOLS[protocol]
-    low, high = metrics.interval(*good, protocol, draws=200)
+    low, high = metrics.miou_interval(*good, protocol, draws=200)
     assert low < score(*good).mean < high and high - low < 0.1
-    assert metrics.interval(*good, protocol, draws=200) == (low, high), "seeded"
+    assert metrics.miou_interval(*good, protocol, draws=200) == (low, high), "seeded"
     assert metrics.paired_interval(good, good, protocol, draws=50) == (0, 0)
     low, high = metrics.paired_interval(good, bad, protocol, draws=200)
     assert 0 < low < score(*good).mean - score(*bad).mean < high

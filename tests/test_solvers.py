@@ -153,12 +153,12 @@ def test_products_of_stored_columns_with_and_without_units(fast, monkeypatch):
 
 def test_values_that_are_let_go_leave_the_others_as_they_were():
     data, l2 = prepare(*sample(), True), [0.1, 0.01, 0.001]
-    whole = lbfgs(data, l2, 20)
-    left = lbfgs(data, l2, 20, on_iteration=lambda i, s: {5: [0, 2], 9: [1]}.get(i))
-    assert [len(row) for row in left.objective] == [3] * 6 + [2] * 4 + [1] * 11
-    close = {"rtol": 0.02, "atol": 0.005}  # CPUs with bfloat16 units round products by their size
-    torch.testing.assert_close(left.matrix[0], whole.matrix[2], **close)
-    torch.testing.assert_close(left.bias[0], whole.bias[2], **close)
+    # Later steps are of the size of float32's rounding, which depends on how many values go on.
+    whole = lbfgs(data, l2, 12)
+    left = lbfgs(data, l2, 12, on_iteration=lambda i, s: {5: [0, 2], 9: [1]}.get(i))
+    assert [len(row) for row in left.objective] == [3] * 6 + [2] * 4 + [1] * 3
+    torch.testing.assert_close(left.matrix[0], whole.matrix[2], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(left.bias[0], whole.bias[2], rtol=1e-3, atol=1e-4)
 
 
 def test_every_iteration_is_reported():

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipeline.metrics.bootstrap import percentiles
 from pipeline.metrics.iou import PROTOCOLS, PixelCounts, resampled_means
 from pipeline.runtime.errors import InputError
 
@@ -50,7 +51,7 @@ def against_best(
 
 
 def _spread(name: str, value: float, draws: np.ndarray) -> dict[str, float]:
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    low, high = percentiles(draws)
     parts = {name: value, f"{name}_low": low, f"{name}_high": high}
     return {key: round(100 * float(v), 3) for key, v in parts.items()}
 

@@ -1,4 +1,4 @@
 """Latents that move while a frozen generator is judged: one loop (optimize.py), four uses of it.
 
-sampling, semantic, style and directions have the same modules: method, study, report, files.
+Each use is a package: `method` is the method itself, `study` measures it on many samples.
 """

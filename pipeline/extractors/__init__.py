@@ -1,4 +1,4 @@
 """Semantic extractors: networks from taps to class logits, their fits and predictions.
 
-A new extractor is one class and one entry of the registry.
+A new extractor is one class and an entry of KINDS, or one variant of a class, in networks.py.
 """

@@ -45,14 +45,9 @@ def per_class(intersection: Counts, union: Counts) -> Float[np.ndarray, " class"
     return per_image_scores(*(x.reshape(-1, x.shape[-1]) for x in (intersection, union))).per_class
 
 
-def interval(values: PerTarget, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over targets; of differences, the paired one."""
-    return interval_of_mean(values, seed, draws)
-
-
 def summary(values: PerTarget) -> dict:
     """Mean over targets and its interval, in percent."""
-    numbers = float(values.mean()), *interval(values)
+    numbers = float(values.mean()), *interval_of_mean(values)
     return {
         name: round(100 * v, 3) for name, v in zip(("mean", "low", "high"), numbers, strict=True)
     }

@@ -1,11 +1,9 @@
-"""Bootstrap intervals, by one rule for all results.
+"""Bootstrap intervals of scores: one rule, the directions' report alone draws less often.
 
 Units (images, targets, pairs, directions) are drawn with replacement, DRAWS times, all methods on
 the same draws. A class that a draw does not show is left out of that draw's mean; a draw whose
 statistic is NaN is left out. The interval is from the 2.5th to the 97.5th percentile.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,15 +28,6 @@ def percentiles(draws: Float[np.ndarray, " draw"]) -> tuple[float, float]:
     known = np.asarray(draws, float)
     known = known[~np.isnan(known)]
     return tuple(np.percentile(known, LEVELS).tolist()) if len(known) else (np.nan, np.nan)
-
-
-def interval(
-    statistic: Callable[[np.ndarray], float], num: int, seed: int = 0, draws: int = DRAWS
-) -> tuple[float, float]:
-    """The 95 % interval of a statistic of some unit indices; (NaN, NaN) for a single unit."""
-    if num < 2:
-        return np.nan, np.nan
-    return percentiles(np.array([statistic(rows) for rows in resample(num, seed, draws)]))
 
 
 def interval_of_mean(

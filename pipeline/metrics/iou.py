@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from pipeline.metrics.bootstrap import percentiles, times_drawn
+from pipeline.metrics.bootstrap import DRAWS, percentiles, times_drawn
 from pipeline.runtime.errors import InputError, choose
 
 Masks = UInt8[np.ndarray, "sample height width"]
@@ -118,8 +118,8 @@ def _count(predicted: Masks, target: Masks, num_classes: int) -> tuple[np.ndarra
     return counts.intersection_union()
 
 
-def interval(
-    intersection: np.ndarray, union: np.ndarray, protocol: str, draws: int = 1000, seed: int = 0
+def miou_interval(
+    intersection: np.ndarray, union: np.ndarray, protocol: str, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of the mean score, resampling images."""
     return percentiles(resampled_means([(intersection, union)], protocol, draws, seed)[0])
@@ -129,7 +129,7 @@ def paired_interval(
     first: tuple[np.ndarray, np.ndarray],
     second: tuple[np.ndarray, np.ndarray],
     protocol: str,
-    draws: int = 1000,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % interval of score(first) - score(second) on the same images, resampled together."""
@@ -138,7 +138,7 @@ def paired_interval(
 
 
 def resampled_means(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], protocol: str, draws: int, seed: int
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], protocol: str, draws: int = DRAWS, seed: int = 0
 ) -> np.ndarray:
     """Mean scores [pair, draw] on images drawn with replacement, the same ones for all pairs.
 
@@ -174,7 +174,7 @@ def summary(counts: PixelCounts, classes: Sequence[str]) -> dict:
     result: dict = {"images": len(intersection)}
     for name, score in PROTOCOLS.items():
         scores = score(intersection, union)
-        low, high = interval(intersection, union, name)
+        low, high = miou_interval(intersection, union, name)
         result[name] = {
             "mean": _percent(scores.mean),
             "low": _percent(low),

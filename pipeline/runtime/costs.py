@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 
@@ -15,18 +14,6 @@ def timed(function: Callable, *arguments: object) -> tuple[Any, dict]:
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(_cpu_seconds() - cpu, 1),
     }
-
-
-@contextmanager
-def measure_cost() -> Iterator[dict[str, float]]:
-    """Yield a dict that gets `seconds` and `cpu_seconds` of the block when it ends.
-
-    CPU seconds are of this process and of the workers that it waited for.
-    """
-    start, cpu, cost = time.perf_counter(), _cpu_seconds(), {}
-    yield cost
-    cost["seconds"] = round(time.perf_counter() - start, 1)
-    cost["cpu_seconds"] = round(_cpu_seconds() - cpu, 1)
 
 
 def _cpu_seconds() -> float:

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.runtime.errors import InputError, choose
+from pipeline.runtime.errors import InputError
 
 
 def pick_device(name: str) -> str:
@@ -29,11 +29,3 @@ def fast_bfloat16(device: str) -> bool:
     """
     units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device != "cpu" or any(getattr(torch.cpu, name, bool)() for name in units)
-
-
-def pick_compute(name: str, device: str) -> str:
-    """`auto`, `float32` or `bfloat16` to a dtype of synthesis; auto: bfloat16 where it is fast."""
-    choose("compute", name, ("auto", "float32", "bfloat16"))
-    if name == "auto":
-        return "bfloat16" if device == "cpu" and fast_bfloat16(device) else "float32"
-    return name

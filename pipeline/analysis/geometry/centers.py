@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import entr  # -p log p, 0 at 0
 
+from pipeline.metrics.bootstrap import DRAWS, percentiles, times_drawn
 from pipeline.runtime.errors import InputError
 
 Columns = Float[np.ndarray, "pixel channel"]
@@ -133,16 +134,14 @@ class Similarity:
             return np.where(pairs > 0.5, total / pairs, np.nan)
 
     def share_of_maxima(
-        self, across: bool = False, draws: int = 1000, seed: int = 0
+        self, across: bool = False, draws: int = DRAWS, seed: int = 0
     ) -> tuple[float, float, float]:
         """Share of classes most similar to themselves, and its 95 % bootstrap interval."""
-        rng, num = np.random.default_rng(seed), len(self.counts)
         drawn = [
-            share_of(own_is_maximum(self.matrix(np.bincount(rows, minlength=num), across)))
-            for rows in rng.integers(0, num, (draws, num))
+            share_of(own_is_maximum(self.matrix(times, across)))
+            for times in times_drawn(len(self.counts), seed, draws)
         ]
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
-        return share_of(own_is_maximum(self.matrix(across=across))), float(low), float(high)
+        return share_of(own_is_maximum(self.matrix(across=across))), *percentiles(np.array(drawn))
 
 
 def own_is_maximum(matrix: Matrix) -> Float[np.ndarray, " class"]:

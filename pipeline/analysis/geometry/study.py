@@ -24,11 +24,12 @@ from pipeline.extractors.fitting import Choice, Columns
 from pipeline.extractors.networks import LSE, Extractor
 from pipeline.extractors.prediction import confusions, stack, stacked_masks
 from pipeline.generators.taps import Tap
+from pipeline.metrics.bootstrap import percentiles
 from pipeline.metrics.iou import (
     PROTOCOLS,
     PixelCounts,
     intersection_union,
-    interval,
+    miou_interval,
     paired_interval,
     percent,
     resampled_means,
@@ -266,7 +267,7 @@ def _summary(confusion: np.ndarray, classes: Sequence[str]) -> dict:
 def _scores(confusion: np.ndarray) -> dict:
     pair, found = intersection_union(confusion), {}
     for name, score in PROTOCOLS.items():
-        low, high = interval(*pair, name)
+        low, high = miou_interval(*pair, name)
         found[name] = percent(score(*pair).mean, low, high)
     return found
 
@@ -275,8 +276,8 @@ def _of(confusion: np.ndarray, reference: np.ndarray) -> dict:
     """mIoU in percent of the reference's, with the interval over images resampled together."""
     pairs, found = [intersection_union(c) for c in (confusion, reference)], {}
     for name, score in PROTOCOLS.items():
-        a, b = resampled_means(pairs, name, 1000, 0)
-        low, high = np.nanpercentile(a / b, [2.5, 97.5])
+        a, b = resampled_means(pairs, name)
+        low, high = percentiles(a / b)
         found[name] = percent(score(*pairs[0]).mean / score(*pairs[1]).mean, low, high)
     return found
 

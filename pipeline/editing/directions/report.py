@@ -29,6 +29,7 @@ from pipeline.editing.directions.method import (
     fit_boundary,
     nearest,
 )
+from pipeline.metrics.bootstrap import percentiles
 
 DRAWS = 300
 Changes = Mapping[str, np.ndarray]  # of `direction_probes.measure`, [direction, sample, ...]
@@ -53,9 +54,8 @@ def interval(statistic: Callable[[Rows], float], samples: int, seed: int = 0) ->
 
 
 def _numbers(value: float, drawn: Sequence[float] | np.ndarray) -> dict:
-    known = np.array([one for one in drawn if not np.isnan(one)])
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-    found = {"mean": value, "low": float(low), "high": float(high)}
+    low, high = percentiles(np.array(drawn))
+    found = {"mean": value, "low": low, "high": high}
     return {name: None if np.isnan(v) else round(float(v), 4) for name, v in found.items()}
 
 

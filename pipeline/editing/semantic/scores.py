@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from pipeline.metrics.agreement import interval
+from pipeline.metrics.bootstrap import interval_of_mean
 from pipeline.metrics.color import lab
 
 Mask = UInt8[np.ndarray, "height width"]
@@ -80,7 +80,7 @@ def _statistics(rows: Sequence[Mapping]) -> dict:
     for name in (*SCORES, *COSTS):
         values = np.array([row[name] for row in rows if name in row])
         if len(values):
-            low, high = interval(values)
+            low, high = interval_of_mean(values)
             mean = float(values.mean())
             found[name] = {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
     return found

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.metrics.agreement import interval
+from pipeline.metrics.bootstrap import interval_of_mean
 
 Key = tuple[str, str, float]  # part, method, strength
 PerPair = Float[np.ndarray, " pair"]
@@ -116,6 +116,6 @@ def statistics(values: PerPair, scale=lambda x: x) -> dict:
     there = values[np.isfinite(values)]
     if not len(there):
         return {"pairs": 0, "mean": None, "low": None, "high": None}
-    numbers = (float(there.mean()), *interval(there))
+    numbers = (float(there.mean()), *interval_of_mean(there))
     mean, low, high = (round(float(scale(v)), 4) for v in numbers)
     return {"pairs": len(there), "mean": mean, "low": low, "high": high}
