@@ -268,7 +268,7 @@ def fill(
                 raise InputError(
                     f"a cached sample that differs from a fresh one by {max(errors):.1%}",
                     f"at most {TOLERANCE:.0%} (rounding)",
-                    "the code computes other values now: raise VERSION in pipeline/data/features.py",
+                    "the code gives other values now: raise VERSION in pipeline/data/features.py",
                 )
     return store
 
