@@ -29,6 +29,7 @@ from pipeline.runtime.progress import say
 KINDS = ("features", "pixels")
 GIB = 2**30
 SAMPLES_PER_CHUNK = 4
+FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 @dataclass(frozen=True)
@@ -483,6 +484,7 @@ def import_store(archive: Path, root: Path) -> str:
     """Unpack an exported store under `root`; refuses paths outside it. Returns the fingerprint."""
     try:
         with tarfile.open(archive) as tar:
+            _check_members(archive, tar)
             top = {"/".join(Path(name).parts[:2]) for name in tar.getnames()}
             kind, *rest = next(iter(top), "").split("/")
             if len(top) != 1 or kind not in KINDS or not rest:
@@ -491,7 +493,8 @@ def import_store(archive: Path, root: Path) -> str:
                 )
             kind, name = next(iter(top)).split("/")
             with tempfile.TemporaryDirectory(prefix="import-", dir=_made(root)) as folder:
-                tar.extractall(folder, filter="data")
+                # Python before 3.11.4 has no filters: what they refuse is refused above.
+                tar.extractall(folder, **FILTER)
                 shutil.rmtree(_made(root / kind) / name, ignore_errors=True)
                 os.replace(Path(folder) / kind / name, root / kind / name)
     except (tarfile.TarError, OSError) as error:
@@ -499,6 +502,18 @@ def import_store(archive: Path, root: Path) -> str:
             f"{archive}, which cannot be read ({error})", "a tar file", "export it again"
         ) from error
     return name
+
+
+def _check_members(archive: Path, tar: tarfile.TarFile) -> None:
+    """InputError for a member that is no plain file or folder inside the archive's own folder."""
+    for member in tar.getmembers():
+        inside = not (set(Path(member.name).parts) & {"..", "/"})
+        if not inside or not (member.isfile() or member.isdir()):
+            raise InputError(
+                f"{archive} with {member.name!r}, a link or a path outside",
+                "plain files and folders of one exported store",
+                "export it again",
+            )
 
 
 def _made(folder: Path) -> Path:
