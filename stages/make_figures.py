@@ -1,4 +1,4 @@
-"""Stored masks and metric JSON become pictures: masks, samples and edits side by side, curves."""
+"""Stored masks and result JSON become pictures: masks, samples and edits side by side, curves."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def make_figures(
     masks: Path,
     judge_masks: Path,
     predictions: Path,
-    metrics: Path,
+    results: Path,
     confusion: Path,
     geometry_masks: Path,
     sampled: Path,
@@ -51,7 +51,7 @@ def make_figures(
     pictures = Group(images).read("test", "images")[rows]
     mask_figure(figures / "masks.png", pictures, shown, classes, [f"test {row}" for row in rows])
 
-    files = tables.read_study(metrics)
+    files = tables.read_study(results)
     line_figure(figures / "training.png", [views.training_panel(files)])
     if panels := fewshot.panels(files):
         line_figure(figures / "fewshot.png", panels)

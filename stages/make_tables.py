@@ -1,4 +1,4 @@
-"""Metric JSON becomes the paper's tables, each beside the paper's numbers where it has some."""
+"""Result JSON becomes the paper's tables, each beside the paper's numbers where it has some."""
 
 from pathlib import Path
 
@@ -45,13 +45,13 @@ TABLE_6 = """IoU per class in %, protocol of `miou_per_image`, beside the paper'
 StyleGAN2-FFHQ (another generator and teacher)."""
 
 
-def make_tables(metrics: Path, tables: Path) -> None:
-    """Write the tables of reports/metrics as Markdown and CSV."""
+def make_tables(results: Path, tables: Path) -> None:
+    """Write the tables of all studies' results as Markdown and CSV."""
     from pipeline.reporting import directions, editing, geometry, sampling, style
     from pipeline.reporting import fewshot as few
     from pipeline.reporting import tables as make
 
-    found = make.read_metrics(metrics)
+    found = make.read_metrics(results)
     write = make.write_table
     write(make.extractor_table(found), tables / "table1", "Table 1: extractors", TABLE_1)
     write(few.shots_table(found), tables / "table2", "Table 2: few-shot LSE", TABLE_2)

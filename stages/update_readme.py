@@ -1,21 +1,26 @@
-"""Tables and benchmarks of reports/ become the README's figures (a tool, no DVC stage)."""
+"""A whole run's results become the committed pages: the README's table, results, measurements."""
 
 from pathlib import Path
 
 from stages import run
 
 
-def update_readme(metrics: Path, benchmarks: Path, readme: Path) -> None:
-    """Rewrite what stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->` in a README."""
-    from pipeline.reporting import measured
-    from pipeline.reporting import readme as blocks
+def update_readme(results: Path, reports: Path, readme: Path) -> None:
+    """Rewrite reports/results.md, reports/measured.md and the README's table, after a whole run."""
+    from pipeline.reporting import pages
     from pipeline.reporting.tables import read_metrics
-    from pipeline.runtime.files import atomic
+    from pipeline.runtime.files import atomic, read_json
 
-    found = blocks.blocks(read_metrics(metrics)) | {"measured": measured.table(benchmarks)}
-    text = blocks.fill(readme.read_text(), found)
-    with atomic(readme) as partial:
-        partial.write_text(text)
+    metrics = sorted((reports / "metrics").glob("*.json"), reverse=True)
+    table = pages.headline_table({path.stem: read_json(path) for path in metrics})
+    texts = {
+        reports / "results.md": pages.results_page(read_metrics(results), reports / "tables"),
+        reports / "measured.md": pages.measured_page(reports / "benchmarks"),
+        readme: pages.fill(readme.read_text(), {"results": table}),
+    }
+    for path, text in texts.items():
+        with atomic(path) as partial:
+            partial.write_text(text)
 
 
 if __name__ == "__main__":

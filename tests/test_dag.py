@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.dag, pytest.mark.real, pytest.mark.timeout(1800)]
 
 def test_the_first_run_makes_everything(project: Project):
     assert project.ran(project.first) >= REFITTED | {f"cache_features@{STUDY}"}
-    metrics = json.loads((project.folder / "reports/metrics/digiface/scores/lse.json").read_text())
+    metrics = json.loads((project.folder / "data/results/digiface/scores/lse.json").read_text())
     assert metrics["against_teacher"]["images"] == 16
     # Skin is most of a face: even 32 samples teach it. A shifted or shuffled mask would not pass.
     assert metrics["against_teacher"]["miou_dataset"]["per_class"]["skin"] > 50
@@ -21,6 +21,8 @@ def test_the_first_run_makes_everything(project: Project):
     names += ("geometry", "cosines", "centers", "taps")
     for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000
+    headline = json.loads((project.folder / "reports/metrics/digiface.json").read_text())
+    assert {"lse_miou_per_image", "teacher_ceiling", "scs_agreement_fewshot"} <= headline.keys()
     tables = project.folder / "reports/tables"
     for name, line in {
         "table1": "| digiface | control: fourier_rgb |",
@@ -52,7 +54,7 @@ def test_the_first_run_makes_everything(project: Project):
 def test_extractors_of_the_kept_classes_know_only_these(project: Project):
     from pipeline.extractors.networks import load_extractor
 
-    kept = json.loads((project.folder / "reports/metrics/digiface/selection.json").read_text())
+    kept = json.loads((project.folder / "data/results/digiface/selection.json").read_text())
     assert kept["kept"] and kept["dropped"], "32 samples do not teach an earring"
     for name in ("lse", "nse1", "nse2"):
         path = project.folder / f"data/extractors/digiface_selected/{name}.safetensors"
@@ -71,15 +73,17 @@ def test_a_second_run_runs_nothing(project: Project):
 
 
 def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project: Project):
-    before = (project.folder / "reports/metrics/digiface/scores/lse.json").read_text()
+    before = (project.folder / "data/results/digiface/scores/lse.json").read_text()
     project.set(fit_extractor__pixel_budget=1500)
     assert project.ran(project.run("dvc", "repro")) == REFITTED
-    assert (project.folder / "reports/metrics/digiface/scores/lse.json").read_text() != before
+    assert (project.folder / "data/results/digiface/scores/lse.json").read_text() != before
     assert "pixel_budget" in project.run("dvc", "params", "diff")
-    assert "miou_per_image" in project.run("dvc", "metrics", "diff")
+    diff = project.run("dvc", "metrics", "diff").splitlines()
+    assert any("lse_miou" in line for line in diff) and len(diff) <= 42
+    assert max(map(len, diff)) <= 120
     project.set(fit_extractor__pixel_budget=131072)
     assert not project.ran(project.run("dvc", "repro"))
-    assert (project.folder / "reports/metrics/digiface/scores/lse.json").read_text() == before
+    assert (project.folder / "data/results/digiface/scores/lse.json").read_text() == before
 
 
 def test_an_edit_of_words_runs_nothing_but_the_trace(project: Project):

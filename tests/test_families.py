@@ -125,7 +125,7 @@ class Study:
         return Group(self.folder / "data" / kind / f"{self.generator.family}.zarr.zip")
 
     def metrics(self, name: str) -> dict:
-        return read_json(self.folder / "reports/metrics" / self.generator.family / f"{name}.json")
+        return read_json(self.folder / "data/results" / self.generator.family / f"{name}.json")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -158,7 +158,7 @@ def test_metrics_are_numbers_or_null(study):
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")
 
-    files = list((study.folder / "reports/metrics").rglob("*.json"))
+    files = list((study.folder / "data/results").rglob("*.json"))
     assert len(files) > 20
     assert all(json.loads(file.read_text(), parse_constant=refuse) for file in files)
 
@@ -172,7 +172,7 @@ def test_the_samples_are_those_of_the_published_file(study):
 
 
 def test_extractors_are_scored_on_several_classes(study):
-    folder = study.folder / "reports/metrics" / study.generator.family / "scores"
+    folder = study.folder / "data/results" / study.generator.family / "scores"
     scores = {path.stem: read_json(path) for path in folder.iterdir()}
     assert scores.keys() >= {"lse", "nse1", "nse2"}
     for one in (labels for found in scores.values() for labels in found.values()):

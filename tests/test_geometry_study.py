@@ -16,8 +16,8 @@ from pipeline.data.features import Source, fill, plan_pixels, stream
 from pipeline.data.inputs import Study
 from pipeline.data.pixels import hypercolumns
 from pipeline.extractors.networks import LSE, NSE1
+from pipeline.reporting import findings, line_figure
 from pipeline.reporting import geometry as reporting
-from pipeline.reporting import line_figure, readme
 from pipeline.runtime.errors import InputError
 
 SIZES = {"train": 12, "validation": 4, "test": 5, "pool": 0}
@@ -188,7 +188,7 @@ def test_tables_findings_and_figures(measured, tmp_path):
     for name, best in report["detectors"].items():
         row = detecting.loc[name, ["tap", "channel", "on, % of pixels", "IoU of the channel"]]
         assert row.tolist() == [best["tap"], best["channel"], 100 * best["on"], best["iou"]]
-    said = readme.findings(metrics)
+    said = findings.findings(metrics)
     assert len(said) == 4
     value = report["claims"]["own_is_maximum"]["mean"]
     assert any(f"classes of which it is: {value:.1f} %" in line for line in said)

@@ -2,26 +2,87 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
-from pipeline.reporting import measured
-from pipeline.reporting.readme import blocks, fill
-from pipeline.reporting.tables import read_metrics
+from pipeline.reporting import measured, pages
+from pipeline.reporting.headline import supported
+from pipeline.reporting.pages import fill
 from pipeline.runtime.errors import InputError
 from stages.make_tables import make_tables
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text()
+STUDIES = yaml.safe_load((REPO / "params.yaml").read_text())["studies"]
 
 
-def test_results_are_those_of_the_reports():
-    """update_readme with reports/metrics and reports/benchmarks would change nothing."""
-    found = blocks(read_metrics(REPO / "reports" / "metrics"))
-    found |= {"measured": measured.table(REPO / "reports" / "benchmarks")}
-    assert fill(README, found) == README
+def committed(path: str) -> str:
+    """A file as the last commit has it: a run changes reports, and the README only on request."""
+    words = ["git", "show", f"HEAD:{path}"]
+    return subprocess.run(words, cwd=REPO, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_table_is_that_of_the_committed_metrics():
+    studies = sorted(STUDIES, reverse=True)
+    metrics = {name: json.loads(committed(f"reports/metrics/{name}.json")) for name in studies}
+    text = committed("README.md")
+    assert pages.fill(text, {"results": pages.headline_table(metrics)}) == text
+
+
+def test_measurements_are_those_of_the_benchmarks():
+    page = (REPO / "reports" / "measured.md").read_text()
+    assert pages.measured_page(REPO / "reports" / "benchmarks") == page
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 10_000
+
+
+def test_the_first_block_of_the_readme_runs(monkeypatch, published):
+    """On the fast study: its generator is fetched for other tests anyway."""
+    from examples import segment_one_sample as example
+    from pipeline.generators.registry import load_generator
+
+    monkeypatch.chdir(REPO)
+    monkeypatch.setattr(
+        example, "fetched_generator", lambda study: load_generator(published("digiface"))
+    )
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("ffhq", "digiface")
+    names: dict = {}
+    exec(code, names)
+    assert names["mask"].shape == (256, 256)
+    assert names["image"].shape[1] == 3
+
+
+def test_committed_extractors_segment_the_study_they_are_of(tmp_path, monkeypatch, published):
+    from examples import segment_one_sample as example
+    from pipeline.generators.registry import load_generator
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        example, "fetched_generator", lambda study: load_generator(published(study))
+    )
+    example.main("digiface")
+    with Image.open("sample.png") as sample:
+        assert sample.size == (512, 256)
+
+
+def test_headline_metrics_are_few_flat_numbers():
+    for study in STUDIES:
+        values = json.loads((REPO / f"reports/metrics/{study}.json").read_text())
+        assert 10 < len(values) <= 20
+        assert all(isinstance(value, int | float) for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(79.1, 79.3, 79.2), (74.2, 84.2, 79), (50.0, 108.4, 80)]
+)
+def test_a_headline_has_the_digits_that_its_interval_supports(low, high, shown):
+    assert supported({"mean": 79.2, "low": low, "high": high}) == shown
 
 
 def test_tables_at_larger_sizes_are_those_of_their_metrics(tmp_path):
@@ -45,21 +106,17 @@ def test_a_folder_without_benchmarks_leaves_the_readme_alone(tmp_path):
 
 
 def test_files_and_targets_that_the_readme_names_exist():
-    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
-        assert (REPO / path).exists(), path
+    documents = [REPO / "README.md", *(REPO / "docs").glob("*.md"), REPO / "reports/results.md"]
+    for page in documents:
+        for path in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text()):
+            assert (page.parent / path).exists(), f"{page}: {path}"
     makefile = (REPO / "Makefile").read_text()
     for target in re.findall(r"`?make (\w+)`?", README):
         assert f"\n{target}:" in makefile, target
 
 
-def test_reports_and_weights_agree_with_params():
+def test_weights_agree_with_params():
     params = yaml.safe_load((REPO / "params.yaml").read_text())
-    for study in params["studies"]:
-        for extractor in params["extractors"]["names"]:
-            path = REPO / f"reports/metrics/{study}/scores/{extractor}.json"
-            scores = json.loads(path.read_text())
-            wanted = params["studies"][study]["sample"]["test"]
-            assert scores["against_teacher"]["images"] == wanted
     from pipeline.runtime.weights import read_safetensors
 
     for name, teacher in params["teachers"].items():

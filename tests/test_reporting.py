@@ -14,10 +14,10 @@ from pipeline.reporting import (
     confusion_figure,
     editing,
     fewshot,
+    findings,
     line_figure,
     mask_figure,
     paper,
-    readme,
     sampling,
     tables,
     views,
@@ -117,7 +117,7 @@ def test_a_few_shots_are_told_apart_by_class():
     assert list(table.columns) == ["study", "4 shots", "16 shots", "full LSE"], "by number"
     assert table.loc["hat"].tolist() == ["ffhq", 1.0, 2.0, 72.0]
     # The hat's gap is 70 of 78, over two classes; without it 80 of 88.
-    (said,) = readme.findings({"ffhq": files})
+    (said,) = findings.findings({"ffhq": files})
     assert "16 shots lose most on hat" in said
     assert "35.0 of the 39.0 points" in said and "90.9 %" in said
 
@@ -135,7 +135,7 @@ def test_every_strategy_appears_in_tables_lines_and_findings():
     assert table["selection"].tolist() == order
     assert table.set_index("selection").loc["committee", "gain, miou_dataset low"] == 2.0
     assert list(fewshot.panels(files)[-1].lines) == order
-    said = [line for line in readme.findings({"ffhq": files}) if "instead of random" in line]
+    said = [line for line in findings.findings({"ffhq": files}) if "instead of random" in line]
     assert [line.split("`")[3] for line in said] == order[1:]
     assert all("gains +3.0 ± 1.0 points at 4 shots" in line for line in said)
 
@@ -285,7 +285,7 @@ def test_edits_are_in_percent_and_start_from_the_unedited(edited):
 
 
 def test_findings_quote_the_judge_and_say_when_nothing_can_be_told(sampled, edited):
-    said = readme.findings({"ffhq": {"sampling": sampled, "editing": edited}})
+    said = findings.findings({"ffhq": {"sampling": sampled, "editing": edited}})
     assert len(said) == 2
     assert "16-shot LSE" in said[0] and "4 target masks" in said[0]
     assert "from 30.0 to 50.0 % (49.0 to 51.0)" in said[0]
@@ -293,21 +293,22 @@ def test_findings_quote_the_judge_and_say_when_nothing_can_be_told(sampled, edit
     assert "3 semantic edits" in said[1] and "few-shot LSE 62.5" in said[1]
     assert "few-shot LSE +12.5 (-12.5 to +37.5), no difference can be told" in said[1]
     sampled["masks_by_judge"]["minus_teacher"]["fewshot_16"] = interval(10.0, 2.0)
-    assert "no difference" not in readme.findings({"ffhq": {"sampling": sampled}})[0]
+    assert "no difference" not in findings.findings({"ffhq": {"sampling": sampled}})[0]
 
 
 def test_no_metrics_are_said(tmp_path):
-    with pytest.raises(InputError, match="no metrics in"):
+    with pytest.raises(InputError, match="no results in"):
         tables.read_metrics(tmp_path)
 
 
 # Views and figures
 
 
-def test_fits_share_the_axis_of_cpu_seconds(folder):
+def test_fits_share_the_axis_of_their_share(folder):
     panel = views.training_panel(tables.read_study(folder / "ffhq"))
     assert list(panel.lines) == ["LSE", "NSE-1"]
-    assert list(panel.lines["LSE"].x) == [4.0, 8.0] and list(panel.lines["LSE"].y) == [50.0, 60.0]
+    assert list(panel.lines["LSE"].x) == [50.0, 100.0]
+    assert list(panel.lines["LSE"].y) == [50.0, 60.0]
     assert list(panel.lines["NSE-1"].x) == [25.0, 100.0]
 
 

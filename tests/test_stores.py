@@ -378,7 +378,7 @@ def test_a_killed_stage_goes_on_where_it_stopped(tmp_path, checkpoints, monkeypa
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 240
-    while len(list(tmp_path.glob("store/features/*/committed/*"))) < 3:
+    while len(list(tmp_path.glob("store/features/*/committed/*.json"))) < 3:
         assert process.poll() is None and time.monotonic() < deadline, "ended before the kill"
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)

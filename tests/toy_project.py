@@ -29,7 +29,7 @@ FEWSHOT = {f"fit_fewshot@{STUDY}", f"sweep_fewshot@{STUDY}"}
 CONTROLLED = {f"{stage}@{STUDY}" for stage in ("measure_sampling", "measure_editing")}
 DIRECTIONS = {f"find_directions@{STUDY}"}
 STYLED = {f"edit_style@{STUDY}"}  # a family without styles: it says so
-REPORTS = {"make_tables", f"make_figures@{STUDY}"}
+REPORTS = {"make_tables", f"make_figures@{STUDY}", f"summarize_study@{STUDY}"}
 REFITTED = (
     FITS | EVALUATIONS | LISTS | SELECTION | COMPARED | FEWSHOT | CONTROLLED | STYLED | REPORTS
 )

@@ -60,6 +60,12 @@ def shots_of(method: str) -> int:
     return int(method.split("_")[1]) if method.startswith("fewshot_") else 0
 
 
+def most_shots(found: Mapping) -> str | None:
+    """The few-shot method of most shots; None if there is none."""
+    few = [method for method in methods(found) if shots_of(method)]
+    return few[-1] if few else None
+
+
 def title_of(method: str) -> str:
     """What a method is called in print."""
     if shots := shots_of(method):

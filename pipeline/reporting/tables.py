@@ -30,7 +30,7 @@ def read_metrics(folder: Path) -> dict[str, dict[str, dict]]:
     studies = {p.name: read_study(p) for p in sorted(folder.glob("*")) if p.is_dir()}
     found = {name: files for name, files in studies.items() if files}
     if not found:
-        raise InputError(f"no metrics in {folder}", "<study>/<extractor>.json", "run `dvc repro`")
+        raise InputError(f"no results in {folder}", "<study>/<result>.json", "run `dvc repro`")
     return found
 
 
@@ -46,6 +46,13 @@ def evaluated(files: Mapping[str, dict], within: str = "") -> list[str]:
     names = [name.removeprefix(within) for name in files if name.startswith(within)]
     found = [n for n in names if "/" not in n and "against_teacher" in files[within + n]]
     return sorted(found, key=lambda n: (list(EXTRACTORS).index(n) if n in EXTRACTORS else 99, n))
+
+
+def strongest_control(files: Mapping[str, dict]) -> str | None:
+    """The control of the highest `miou_per_image`; None if none was measured."""
+    controls = {n: v for n, v in files.get("controls", {}).items() if "lse_minus_control" in v}
+    scores = {n: v["against_teacher"]["miou_per_image"]["mean"] for n, v in controls.items()}
+    return max(scores, key=scores.__getitem__, default=None)
 
 
 def extractor_table(metrics: Metrics) -> pd.DataFrame:
