@@ -11,6 +11,8 @@ import tokenize
 from functools import lru_cache
 from pathlib import Path
 
+from pipeline.runtime.files import fingerprint
+
 PACKAGES = ("pipeline", "stages")
 
 
@@ -35,6 +37,12 @@ def closure(
         reached[name], imported = _traced(path)
         waiting += [*imported, name.rpartition(".")[0]]
     return dict(sorted(reached.items()))
+
+
+@lru_cache(maxsize=64)
+def code_digest(module: str) -> str:
+    """16 hex digits over the code that `module` can import, once per process."""
+    return fingerprint(closure(module))
 
 
 @lru_cache(maxsize=1024)

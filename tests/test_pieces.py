@@ -1,0 +1,80 @@
+"""Finished pieces: made once, kept through kills, damage noticed, unused ones removed."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from pipeline.runtime import pieces
+from pipeline.runtime.pieces import Kind, list_pieces, remove_unused
+
+KIND = Kind("squares", __name__)
+MADE: list[int] = []
+
+
+def squares(numbers):
+    MADE.extend(numbers)
+    return [{"square": np.array(number**2)} for number in numbers]
+
+
+def run(numbers, version=1, batches=lambda tasks: [[task] for task in tasks], make=squares):
+    MADE.clear()
+    found = pieces.run(KIND, numbers, lambda n: [n, version], make, batches, "cpu", 1)
+    return [int(arrays["square"]) for arrays in found]
+
+
+def test_a_piece_is_made_once_and_read_in_the_order_asked_for():
+    assert run([2, 3]) == [4, 9] and MADE == [2, 3]
+    assert run([3, 4, 2]) == [9, 16, 4] and MADE == [4]
+
+
+def test_other_facts_make_other_pieces():
+    run([2])
+    assert run([2], version=2) == [4] and MADE == [2]
+
+
+def test_other_code_makes_other_pieces(monkeypatch):
+    before = KIND.path([2])
+    monkeypatch.setattr(pieces, "code_digest", lambda module: "edited")
+    assert KIND.path([2]) != before
+
+
+def test_a_damaged_piece_is_made_again():
+    run([2])
+    path = KIND.path([2, 1])
+    path.write_bytes(path.read_bytes()[:-20])
+    assert KIND.read([2, 1]) is None
+    assert run([2]) == [4] and MADE == [2]
+
+
+def test_what_was_finished_before_a_failure_is_kept():
+    def fails_at_three(numbers):
+        if 3 in numbers:
+            raise RuntimeError
+        return squares(numbers)
+
+    with pytest.raises(RuntimeError):
+        run([1, 2, 3, 4], make=fails_at_three)
+    assert run([1, 2, 3, 4]) == [1, 4, 9, 16] and MADE == [3, 4]
+
+
+def test_missing_tasks_are_made_in_batches():
+    run([1])
+    seen = []
+
+    def pairs(tasks):
+        seen.append(list(tasks))
+        return [tasks[:2], tasks[2:]]
+
+    assert run([1, 2, 3, 4], batches=pairs) == [1, 4, 9, 16]
+    assert seen == [[2, 3, 4]] and MADE == [2, 3, 4]
+
+
+def test_unused_pieces_are_removed(store_root):
+    run([1, 2])
+    old = KIND.path([1, 1])
+    os.utime(old, (time.time() - 3 * 86_400,) * 2)
+    assert remove_unused(store_root, days=2, dry_run=True) == [old] and old.exists()
+    remove_unused(store_root, days=2)
+    assert dict(list_pieces(store_root)) == {"squares": [KIND.path([2, 1])]}
