@@ -33,6 +33,7 @@ def measure_sampling(
     rates: list[float],
     rate_targets: int,
     repeats: int,
+    fewshot_seed: int,
     seed: int,
     power: float,
     l2: float,
@@ -60,7 +61,7 @@ def measure_sampling(
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     judges = Judges(str(teacher), str(judge), labels)
     rule = Rule(power, l2, iterations, pixels_per_sample)
-    few = sampling.FewShot(tuple(sorted({shots, *scs_shots})), refits, repeats, seed, rule)
+    few = sampling.FewShot(tuple(sorted({shots, *scs_shots})), refits, repeats, fewshot_seed, rule)
     search = Search(candidates, steps, learning_rate, seed, truncation_psi)
     plan = sampling.Plan(samples, teacher_samples, search, few, tuple(rates), rate_targets)
     study = sampling.open_study(source, masks, pixels, extractor)

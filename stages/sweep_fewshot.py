@@ -14,7 +14,7 @@ def sweep_fewshot(
     table: Path,
     metrics: Path,
     *,
-    shots: list[int],
+    sweep_shots: list[int],
     selections: list[str],
     stroke_budgets: list[int],
     stroke_images: list[int],
@@ -41,7 +41,7 @@ def sweep_fewshot(
     source = Source(str(checkpoint), str(latents), pick_device(device), compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])
     rule = Rule(power, l2, iterations, pixels_per_sample)
-    wanted = (shots, repeats, selections, stroke_budgets, stroke_images, seed)
+    wanted = (sweep_shots, repeats, selections, stroke_budgets, stroke_images, seed)
     best = read_json(full)
     rows, cost = timed(sweep_fewshot, study, Sweep(*wanted), rule, workers)
     write_table(table, rows)

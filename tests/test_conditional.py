@@ -287,7 +287,8 @@ OPTIONS = {
     "targets": 2, "target_psi": 0.7, "samples": 2, "teacher_samples": 1, "candidates": 2,
     "steps": 1, "learning_rate": 0.05, "truncation_psi": 1.0, "shots": 2, "scs_shots": [2],
     "refits": 2,
-    "rates": [0.1], "rate_targets": 1, "repeats": 2, "seed": 0, "power": 0.5, "l2": 0.01,
+    "rates": [0.1], "rate_targets": 1, "repeats": 2, "fewshot_seed": 0, "seed": 0,
+    "power": 0.5, "l2": 0.01,
     "iterations": 3, "pixels_per_sample": 32, "labels": "celebamask15", "compute": "float32",
     "device": "cpu", "workers": 1,
 }  # fmt: skip

@@ -74,14 +74,14 @@ def test_a_second_run_runs_nothing(project: Project):
 
 def test_one_parameter_runs_its_dependents_and_flips_back_from_the_cache(project: Project):
     before = (project.folder / "data/results/digiface/scores/lse.json").read_text()
-    project.set(fit_extractor__pixel_budget=1500)
+    project.set(fit_rule__pixel_budget=1500)
     assert project.ran(project.run("dvc", "repro")) == REFITTED
     assert (project.folder / "data/results/digiface/scores/lse.json").read_text() != before
     assert "pixel_budget" in project.run("dvc", "params", "diff")
     diff = project.run("dvc", "metrics", "diff").splitlines()
     assert any("lse_miou" in line for line in diff) and len(diff) <= 42
     assert max(map(len, diff)) <= 120
-    project.set(fit_extractor__pixel_budget=131072)
+    project.set(fit_rule__pixel_budget=131072)
     assert not project.ran(project.run("dvc", "repro"))
     assert (project.folder / "data/results/digiface/scores/lse.json").read_text() == before
 

@@ -34,11 +34,11 @@ def test_an_experiment_shares_the_store_and_shows(project: Project):
 def test_a_reader_heals_a_lost_store(project: Project):
     for path in (project.folder / ".store/pixels").glob("*/train/columns/c/0/0/0"):
         path.unlink()
-    project.set(fit_extractor__pixel_budget=2000)
+    project.set(fit_rule__pixel_budget=2000)
     output = project.run("dvc", "repro", f"fit_extractor@{STUDY}-lse")
     assert "1 shards" in output
     assert "stages.cache_pixels" in output
-    project.set(fit_extractor__pixel_budget=131072)
+    project.set(fit_rule__pixel_budget=131072)
     project.run("dvc", "repro", f"fit_extractor@{STUDY}-lse")
     assert "0 of" in project.run(sys.executable, "-m", "stages.store", "verify")
 

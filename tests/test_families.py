@@ -47,21 +47,22 @@ STUDY = {
 PARAMS = {
     "device": "cpu",
     "shots": 2,
-    "fit_extractor": {"iterations": 5, "pixel_budget": 700, "l2": [0.01, 0.001]}
-    | {"steps": 2, "batch": 2, "window": 32, "looks": 1, "nse2_width": 4},
+    "fit_rule": {"pixel_budget": 700, "l2": [0.01, 0.001]}
+    | {"batch": 2, "window": 32, "nse2_width": 4},
+    "fit_extractor": {"iterations": 5, "steps": 2, "looks": 1},
     "measure_controls": {"iterations": 3, "pixel_budget": 500, "l2": [0.01]},
     "measure_geometry": {"greedy_taps": 1, "shown": 1},
     "fewshot_rule": {"iterations": 4, "pixels_per_sample": 64},
     "fewshot": {"repeats": 2},
-    "sweep_fewshot": {"shots": [1, 2], "stroke_budgets": [32], "stroke_images": [1], "repeats": 2},
-    "measure_sampling": {"candidates": 2, "steps": 1, "rates": [0.1], "repeats": 2},
+    "sweep_fewshot": {"sweep_shots": [1, 2], "stroke_budgets": [32], "stroke_images": [1]},
+    "measure_sampling": {"candidates": 2, "steps": 1, "rates": [0.1]},
     "measure_editing": {"steps": 1},
     "edit_style": {"parts": PARTS, "pairs": 2, "samples": 2, "resolutions": [8], "counts": [3]}
     | {"cluster_samples": 4, "held_out": 2, "restarts": 1, "min_iou": 0.01}
     | {"epsilons": [5], "lambdas": [2], "interpolations": [0.5]},
     "find_directions": {"top": 3, "compared": 1, "spread_samples": 50, "boundary_share": 0.2}
     | {"shown": 1, "alphas": [-1, 1]},
-    "selection_fit": {"steps": 2, "looks": 1},
+    "selection_fit": {"iterations": 5, "steps": 2, "looks": 1},
     "select_categories": {"threshold": 2},
     "make_figures": {"samples": 1},
 }

@@ -611,7 +611,7 @@ def test_sweep_fewshot_writes_a_table(study, tmp_path):
 
     paths, options = arguments(study, tmp_path)
     kinds = {"selections": ["random", "committee"], "stroke_budgets": [8], "stroke_images": [2]}
-    sweep_fewshot(*paths, shots=[1], **kinds, **options)
+    sweep_fewshot(*paths, sweep_shots=[1], **kinds, **options)
     with open(tmp_path / "out") as file:
         table = list(csv.DictReader(file))
     assert [row["annotation"] for row in table] == ["full"] * 2 + ["strokes"] * 2 + ["full"] * 4

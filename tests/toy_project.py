@@ -142,24 +142,20 @@ def small(params: dict) -> dict:
     params["studies"]["digiface"]["sample"] |= sizes
     params["studies"]["digiface"]["features"]["samples_per_shard"] = 16
     params["extractors"] = {"names": list(EXTRACTORS)}
-    params["fit_extractor"] |= {"iterations": 6, "epochs": 1, "l2": [0.01, 0.001]}
-    params["fit_extractor"] |= {"steps": 10, "looks": 2, "nse2_width": 8}
-    params["selection_fit"] = {"steps": 8, "looks": 2}
+    params["fit_rule"] |= {"epochs": 1, "l2": [0.01, 0.001], "nse2_width": 8}
+    params["fit_extractor"] |= {"iterations": 6, "steps": 10, "looks": 2}
+    params["selection_fit"] |= {"iterations": 6, "steps": 8, "looks": 2}
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
     params["studies"]["digiface"]["geometry"] |= {"iterations": 6, "fair_images": 8}
     params["measure_geometry"] |= {"greedy_taps": 2}
     params["shots"] = 4
     params["fewshot"] |= {"repeats": 2}
     params["fewshot_rule"] |= {"iterations": 10, "pixels_per_sample": 64}
-    params["sweep_fewshot"] |= {
-        "shots": [1, 2],
-        "repeats": 2,
-        "selections": ["random", "uncertain"],
-    }
+    params["sweep_fewshot"] |= {"sweep_shots": [1, 2], "selections": ["random", "uncertain"]}
     params["sweep_fewshot"] |= {"stroke_budgets": [64], "stroke_images": [2]}
     params["studies"]["digiface"]["scs"] |= {"targets": 2, "samples": 2, "scs_shots": [1]}
     params["studies"]["digiface"]["scs"] |= {"refits": 2, "rate_targets": 1}
-    params["measure_sampling"] |= {"candidates": 2, "steps": 2, "rates": [0.1], "repeats": 2}
+    params["measure_sampling"] |= {"candidates": 2, "steps": 2, "rates": [0.1]}
     # Both apply to the first two test samples, so the second takes the first one's vectors.
     params["studies"]["digiface"]["edits"] |= {"kinds": ["add_hat", "grow_hair"], "samples": 2}
     params["studies"]["digiface"]["edits"] |= {"rows": 16}
