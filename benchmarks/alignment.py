@@ -44,8 +44,8 @@ def fitted(folder: Path, align_corners: bool) -> str:
     cache = [*words[1:4], latents, masks, pixels, *options, f"--{FLAGS[align_corners]}"]
     fit = [
         "-m", "stages.fit_extractor", "data/features/ffhq.json", "data/masks/ffhq.zarr.zip", pixels,
-        str(folder), str(folder), "--names", "lse", "--solver", "lbfgs", "--epochs", "50",
-        "--iterations", str(ITERATIONS), "--pixel_budget", str(report["pixels"]),
+        str(folder), str(folder), f"{folder}/costs.json", "--names", "lse", "--solver", "lbfgs",
+        "--epochs", "50", "--iterations", str(ITERATIONS), "--pixel_budget", str(report["pixels"]),
         "--device", "auto", *UNUSED,
         *[word for l2 in report["l2_candidates"] for word in ("--l2", str(l2))],
     ]  # fmt: skip

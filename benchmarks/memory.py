@@ -90,7 +90,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         ],
         "fit_extractor": [
             *stage, "stages.fit_extractor", f"{f}/features.json", f"{f}/masks.zarr.zip",
-            f"{f}/pixels.json", f, f, "--names", "lse",
+            f"{f}/pixels.json", f, f, f"{f}/costs.json", "--names", "lse",
             "--solver", "lbfgs", "--l2", "0.01", "--l2", "0.001", "--iterations", "6",
             "--epochs", "50", "--pixel_budget", str(512 * SMALL), "--device", "cpu",
             *UNUSED,

@@ -11,6 +11,7 @@ def fit_extractor(
     pixels: Path,
     extractors: Path,
     metrics: Path,
+    costs: Path,
     *,
     names: list[str],
     solver: str,
@@ -31,12 +32,13 @@ def fit_extractor(
     """Fit the extractors `names`: an LSE by lbfgs on sampled pixels or by the paper's Adam.
 
     An NSE is trained on windows of the cached taps. Adam knows no L2, no bias and no finer taps.
-    Writes `extractors`/NAME.safetensors and `metrics`/NAME_fit.json.
+    Writes `extractors`/NAME.safetensors, `metrics`/NAME_fit.json and, of all, `costs`.
     """
     from pipeline.data.stores import open_store
     from pipeline.extractors.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
     from pipeline.extractors.networks import save_extractor, variant
     from pipeline.extractors.training import Schedule, rate_of
+    from pipeline.runtime.costs import timed
     from pipeline.runtime.devices import pick_device
     from pipeline.runtime.errors import choose
     from pipeline.runtime.files import write_json
@@ -44,19 +46,23 @@ def fit_extractor(
     choose("solver", solver, SOLVERS)
     kinds = {name: variant(name).kind for name in names}
     where, store = pick_device(device), open_store(pixels)
+    spent = {}
     for name, kind in kinds.items():
         if kind == "LSE" and solver == "lbfgs":
-            fitted, report = fit_lse(store, name, l2, iterations, pixel_budget, where, str(masks))
+            fit, words = fit_lse, (store, name, l2, iterations, pixel_budget, where, str(masks))
         elif kind == "LSE":
             cached = open_store(features)
-            fitted, report = fit_cached(cached, str(masks), store, name, epochs, where)
+            fit, words = fit_cached, (cached, str(masks), store, name, epochs, where)
         else:
             cached, rate = open_store(features), rate_of(name, learning_rates, study)
             plan = Schedule(steps, batch, window, rate, looks, patience)
-            fitted, report = fit_nonlinear(cached, str(masks), store, name, nse2_width, plan, where)
+            fit = fit_nonlinear
+            words = (cached, str(masks), store, name, nse2_width, plan, where)
+        (fitted, report), spent[name] = timed(fit, *words)
         facts = {"name": name, "pixels": store.plan.fingerprint}
         save_extractor(extractors / f"{name}.safetensors", fitted, facts)
         write_json(metrics / f"{name}_fit.json", report)
+    write_json(costs, spent)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ def fit_fewshot(
     full: Path,
     extractors: Path,
     metrics: Path,
+    costs: Path,
     *,
     annotations: Path | None = None,  # what people drew; none there: the teacher's masks
     shots: int,
@@ -32,7 +33,7 @@ def fit_fewshot(
     from shutil import rmtree
 
     from pipeline.analysis.fewshot.fits import Rule
-    from pipeline.analysis.fewshot.scores import summary
+    from pipeline.analysis.fewshot.scores import fit_costs, summary
     from pipeline.analysis.fewshot.sweeps import fit_fewshot
     from pipeline.data.annotation_files import open_pool
     from pipeline.data.annotations import read_annotations
@@ -59,7 +60,8 @@ def fit_fewshot(
         path = extractors / f"{one.task.repeat}.safetensors"
         save_extractor(path, one.extractor, {"name": "fewshot", "rows": one.task.rows})
     selection = fitted[0].task.selection
-    write_json(metrics, {"shots": shots, "selection": selection} | summary(rows, best) | cost)
+    write_json(metrics, {"shots": shots, "selection": selection} | summary(rows, best))
+    write_json(costs, {"fits and scores": cost} | fit_costs(rows))
 
 
 if __name__ == "__main__":

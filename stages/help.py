@@ -124,6 +124,7 @@ HELP = {
     "card": "Model card to write (Markdown).",
     "checkpoint": "Generator, as fetch_checkpoint writes it.",
     "code": "Folder for a JSON of digests a stage.",
+    "costs": "What it cost (JSON): seconds on the clock and of the processor; or the folder of it.",
     "confusion": "Rows of (actual, predicted) class for a confusion plot (CSV).",
     "directions": "Directions (safetensors), or the folder for them and for pictures.",
     "edit": "Edit: JSON, or a PNG of class ids where 255 leaves a pixel.",

@@ -14,6 +14,7 @@ def measure_controls(
     pixels: Path,
     predictions: Path,
     metrics: Path,
+    costs: Path,
     *,
     controls: list[str],
     l2: list[float],
@@ -40,7 +41,9 @@ def measure_controls(
         Group(path).read("test", "masks") for path in (predictions, masks, judge_masks)
     )
     targets = {"teacher": teacher, "judge": judge}
-    write_json(metrics, measure(controls, study, settings, predicted, targets))
+    report, spent = measure(controls, study, settings, predicted, targets)
+    write_json(metrics, report)
+    write_json(costs, spent)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ def measure_editing(
     edits: Path,
     edited: Path,
     metrics: Path,
+    costs: Path,
     *,
     kinds: list[str],
     samples: int,
@@ -66,6 +67,7 @@ def measure_editing(
     study = run_study(setup, chosen, source, samples, success, parts, workers)
     write_study(edited, study, checkpoint)
     write_json(metrics, study.report)
+    write_json(costs, study.costs)
     rmtree(parts)  # it served a killed run
 
 

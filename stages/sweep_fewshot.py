@@ -13,6 +13,7 @@ def sweep_fewshot(
     full: Path,
     table: Path,
     metrics: Path,
+    costs: Path,
     *,
     sweep_shots: list[int],
     selections: list[str],
@@ -30,7 +31,7 @@ def sweep_fewshot(
 ) -> None:
     """Fit every extractor of the sweep, score all on one pass over the test split."""
     from pipeline.analysis.fewshot.fits import Rule
-    from pipeline.analysis.fewshot.scores import report, write_table
+    from pipeline.analysis.fewshot.scores import fit_costs, report, write_table
     from pipeline.analysis.fewshot.sweeps import Sweep, sweep_fewshot
     from pipeline.data.features import Source
     from pipeline.data.inputs import open_study
@@ -45,7 +46,8 @@ def sweep_fewshot(
     best = read_json(full)
     rows, cost = timed(sweep_fewshot, study, Sweep(*wanted), rule, workers)
     write_table(table, rows)
-    write_json(metrics, report(rows, best) | cost)
+    write_json(metrics, report(rows, best))
+    write_json(costs, {"whole sweep": cost} | fit_costs(rows))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ def update_readme(results: Path, reports: Path, readme: Path) -> None:
 
     metrics = sorted((reports / "metrics").glob("*.json"), reverse=True)
     table = pages.headline_table({path.stem: read_json(path) for path in metrics})
+    found = read_metrics(results)
+    blocks = {"results": table, "caption": pages.caption(found)}
     texts = {
-        reports / "results.md": pages.results_page(read_metrics(results), reports / "tables"),
+        reports / "results.md": pages.results_page(found),
         reports / "measured.md": pages.measured_page(reports / "benchmarks"),
-        readme: pages.fill(readme.read_text(), {"results": table}),
+        readme: pages.fill(readme.read_text(), blocks),
     }
     for path, text in texts.items():
         with atomic(path) as partial:

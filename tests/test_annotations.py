@@ -382,7 +382,7 @@ def test_the_stages_go_from_export_to_an_extractor(study, pool, masks, tmp_path)
     rule = vars(RULE) | {"shots": 9, "selection": "random", "repeats": 9, "seed": 0, "workers": 1}
     fit_fewshot(
         *(*paths, tmp_path / "pixels.json", tmp_path / "full.json"),
-        *(tmp_path / "out", tmp_path / "scores.json"),
+        *(tmp_path / "out", tmp_path / "scores.json", tmp_path / "costs.json"),
         annotations=drawn,
         **rule,
         compute="float32",

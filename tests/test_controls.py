@@ -269,13 +269,14 @@ def test_measured_differences_are_those_of_the_scores(placed, by_place):
     target = by_place["test/masks"]
     wrong = target.copy()
     wrong[:, :, :4] = 1
-    report = measure_controls(["rgb"], placed, SETTINGS, wrong, {"teacher": target})
+    report, costs = measure_controls(["rgb"], placed, SETTINGS, wrong, {"teacher": target})
     lse, rgb = report["lse"]["against_teacher"], report["rgb"]["against_teacher"]
     for protocol, found in report["rgb"]["lse_minus_control"]["against_teacher"].items():
         by_hand = lse[protocol]["mean"] - rgb[protocol]["mean"]
         assert found["mean"] == pytest.approx(by_hand, abs=2e-3)
         assert found["low"] <= found["mean"] <= found["high"]
         assert found["low"] > 20, "a good LSE is above color"
+    assert set(costs) == {"rgb"} and costs["rgb"]["cpu_seconds"] >= 0
 
 
 def test_an_unknown_control_is_named_before_any_work(placed, by_place):
@@ -310,6 +311,7 @@ def test_the_stage_from_files_to_scores(placed, tmp_path, monkeypatch):
     paths += [
         folder / name for name in ("judge.zarr.zip", "pixels.json", "lse.zarr.zip", "out.json")
     ]
+    paths.append(folder / "costs.json")
     words = "--controls fourier --controls reinitialized --l2 0.001 --l2 0.0001 --iterations 6"
     words += " --pixel_budget 2000 --seed 0 --compute float32 --device cpu --workers 1"
     monkeypatch.setattr(sys, "argv", ["measure_controls", *map(str, paths), *words.split()])
@@ -318,6 +320,7 @@ def test_the_stage_from_files_to_scores(placed, tmp_path, monkeypatch):
     assert not end.value.code
     report = json.loads((folder / "out.json").read_text())
     assert set(report) == {"lse", "fourier", "reinitialized"}
+    assert set(json.loads((folder / "costs.json").read_text())) == {"fourier", "reinitialized"}
     assert report["lse"]["against_teacher"]["miou_dataset"]["mean"] == 100
     for name in ("fourier", "reinitialized"):
         found = report[name]

@@ -22,7 +22,11 @@ def test_the_first_run_makes_everything(project: Project):
     for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000
     headline = json.loads((project.folder / "reports/metrics/digiface.json").read_text())
-    assert {"lse_miou_per_image", "teacher_ceiling", "scs_agreement_fewshot"} <= headline.keys()
+    assert {
+        "lse_miou_per_image",
+        "teacher_vs_judge_miou_dataset",
+        "sampling_agreement_fewshot_lse",
+    } <= headline.keys()
     tables = project.folder / "reports/tables"
     for name, line in {
         "table1": "| digiface | control: fourier_rgb |",

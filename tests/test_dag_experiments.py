@@ -55,7 +55,7 @@ def test_the_recipe_is_a_solver(project: Project):
     options |= {"nse2_width": 8, "learning_rates": "nse1=0.01"}
     project.run(
         *(sys.executable, "-m", "stages.fit_extractor", features, masks, pixels),
-        *("adam", "adam"),
+        *("adam", "adam", "adam/costs.json"),
         *(f"--{name}={value}" for name, value in options.items()),
     )
     report = json.loads((project.folder / "adam/lse_fit.json").read_text())

@@ -381,7 +381,7 @@ def test_tables_findings_and_the_figure_are_made_of_a_report(study, written, tmp
     assert folded["x"].tolist()[:2] == ["1.0 (0.5 to 3.0)", "2.0"], "none of a single sample"
     assert folded["x"].isna()[2]
     lines = findings(metrics["toy"])
-    words = ("0 by chance", "(random: ", "random directions ", "shuffled groups")
+    words = ("0 by chance", "(random ones: ", "random ones ", "shuffled groups")
     assert all(word in line for word, line in zip(words, lines[:4], strict=True))
     assert findings({}) == []
     draw_study(written / "pictures.zarr.zip", tmp_path / "figure.png")

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from pipeline.analysis.fewshot import selection
 from pipeline.analysis.fewshot.fits import Rule, Task, fit, fit_parts
 from pipeline.analysis.fewshot.pool import annotate
-from pipeline.analysis.fewshot.scores import IOU, report, statistics
+from pipeline.analysis.fewshot.scores import IOU, fit_costs, report, statistics
 from pipeline.analysis.fewshot.strategies import (
     QUERIES,
     SELECTIONS,
@@ -546,8 +546,11 @@ def test_the_report_pairs_selections_by_repeat():
     diverse = found["selection"]["diverse"]["2"]
     # Differences 2, 3, 4: standard error 1 / sqrt 3, t(2 degrees) 4.303.
     assert diverse["gain"]["miou_per_image"] == {"mean": 3.0, "plus_minus": 2.484}
-    assert diverse["fit_cpu_seconds"] == 1.5 and diverse["repeats"] == 3
+    assert diverse["repeats"] == 3
     assert "gain" not in found["selection"]["random"]["2"]
+    assert "seconds" not in json.dumps(found), "times are no scores"
+    rows.append(scored("random", 1, 40.0, "pool"))
+    assert fit_costs(rows) == {"fits of 2-shot LSEs": {"cpu_seconds": 1.0}}
 
 
 # The stages
@@ -559,6 +562,7 @@ def arguments(study, folder):
     source = study.source
     paths = [source.checkpoint, source.latents, study.masks]
     paths += [folder / "pixels.json", folder / "full.json", folder / "out", folder / "metrics.json"]
+    paths.append(folder / "costs.json")
     rule = {"power": 0.5, "l2": 1e-4, "iterations": 5, "pixels_per_sample": 32, "repeats": 2}
     return paths, rule | {"seed": 0, "compute": "float32", "device": "cpu", "workers": 1}
 
@@ -602,7 +606,10 @@ def test_fit_fewshot_writes_an_extractor_a_repeat(study, tmp_path):
         "maximum_deviation",
         "of_full_lse",
     }
-    assert found["cpu_seconds"] > 0 and found["seconds"] > 0
+    assert "seconds" not in json.dumps(found), "no other machine would repeat it"
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert set(costs) == {"fits and scores", "fits of 2-shot LSEs"}
+    assert costs["fits and scores"]["seconds"] > 0
     save_extractor(tmp_path / "again.safetensors", load_extractor(written[1]), {})
 
 
@@ -615,7 +622,10 @@ def test_sweep_fewshot_writes_a_table(study, tmp_path):
     with open(tmp_path / "out") as file:
         table = list(csv.DictReader(file))
     assert [row["annotation"] for row in table] == ["full"] * 2 + ["strokes"] * 2 + ["full"] * 4
+    assert not [name for name in table[0] if "seconds" in name]
     assert [row["selection"] for row in table][4:] == ["random", "committee"] * 2
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["strokes"]["2 samples"]["8"]["labeled_pixels"] == 8
     assert "gain" in found["selection"]["committee"]["1"]
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert set(costs) == {"whole sweep", "fits of 1-shot LSEs"}

@@ -87,7 +87,7 @@ def test_a_headline_has_the_digits_that_its_interval_supports(low, high, shown):
 
 def test_tables_at_larger_sizes_are_those_of_their_metrics(tmp_path):
     paper = REPO / "reports" / "paper"
-    make_tables(paper / "metrics", tmp_path)
+    make_tables(paper / "metrics", paper / "costs", tmp_path)
     for table in (paper / "tables").iterdir():
         assert table.read_text() == (tmp_path / table.name).read_text(), table.name
 

@@ -259,6 +259,9 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
         assert kinds.count(("transferred", method)) == 1  # from the first sample to the second
     assert study.report["unedited"]["none"]["lab_outside"]["mean"] == 0
     assert set(study.report["paired"]) == {"color - teacher", "full - teacher"}
+    assert set(study.costs) == {f"an edit by {name}" for name in setup.methods}
+    assert study.costs["an edit by full"]["seconds"] > 0
+    assert "seconds" not in str(study.report), "no other machine would repeat it"
     write_study(tmp_path / "out", study, setup.checkpoint)
     pictures = Group(tmp_path / "out" / "pictures.zarr.zip")
     assert pictures.read("full", "masks").shape == (2, 32, 32)
@@ -266,7 +269,7 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
     assert set(vectors) == {f"oval/{i}/{m}" for i in (0, 1) for m in setup.methods}
     assert facts["generator"]
     rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
-    assert len(rows) == 1 + len(study.rows)
+    assert len(rows) == 1 + len(study.rows) and "seconds" not in rows[0]
     draw_study(tmp_path / "out" / "pictures.zarr.zip", tmp_path / "figure.png", 5)
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 1000  # ten columns

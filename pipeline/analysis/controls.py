@@ -5,7 +5,6 @@ above these. Pixels, weights, L2 candidates, validation rule and test samples ar
 features stream by and only the sampled pixels are kept, in memory.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from pipeline.extractors.fitting import RELIABLE, Choice, Columns, choose_fit
 from pipeline.extractors.networks import LSE
 from pipeline.metrics.iou import PROTOCOLS, PixelCounts, paired_interval, summary
 from pipeline.runtime import workers
+from pipeline.runtime.costs import timed
 from pipeline.runtime.errors import InputError, choose
 from pipeline.runtime.progress import say
 
@@ -192,7 +192,7 @@ def predict_control(
 
 def run_control(name: str, study: Study, settings: Settings) -> tuple[np.ndarray, dict]:
     """Fit a control as the LSE was fitted; its masks of the test split, and the fit's facts."""
-    start, bias = os.times(), CONTROLS[choose("control", name, CONTROLS)].bias
+    bias = CONTROLS[choose("control", name, CONTROLS)].bias
     features, facts = study.features(name, settings.seed), study.pixels.plan.facts
     train, held = (
         sample_columns(study, features, split, budget, settings.workers)
@@ -207,7 +207,6 @@ def run_control(name: str, study: Study, settings: Settings) -> tuple[np.ndarray
     del train, held  # the test split needs the memory
     masks = predict_control(study, features, fitted, "test", settings.workers)
     say(f"{name}: L2 {fitted.l2} at iteration {fitted.iteration}: {100 * fitted.miou:.2f}")
-    spent = [after - before for before, after in zip(start[:4], os.times()[:4], strict=True)]
     return masks, {
         "l2": fitted.l2,
         "iteration": fitted.iteration,
@@ -216,7 +215,6 @@ def run_control(name: str, study: Study, settings: Settings) -> tuple[np.ndarray
         "channels": channels,
         "parameters": fitted.matrix.numel() + (facts["num_classes"] if bias else 0),
         "pixels": pixels,
-        "cpu_seconds": round(sum(spent), 1),
     }
 
 
@@ -226,8 +224,8 @@ def measure_controls(
     settings: Settings,
     predicted: np.ndarray,  # the LSE's masks of the test split
     targets: Mapping[str, np.ndarray],  # masks of the test split, by who drew them
-) -> dict:
-    """Every control's scores against each target, and how far the LSE is above it.
+) -> tuple[dict, dict]:
+    """Every control's scores against each target, and how far the LSE is above it; the costs.
 
     `lse_minus_control` holds, per target and protocol, the difference in points of mIoU and its
     95 % interval over images resampled in pairs.
@@ -236,15 +234,16 @@ def measure_controls(
         choose("control", name, CONTROLS)
     classes = study.pixels.plan.facts["classes"]
     lse = {who: _counts(predicted, masks, len(classes)) for who, masks in targets.items()}
+    costs: dict = {}
     report: dict = {"lse": {f"against_{who}": summary(lse[who], classes) for who in targets}}
     for name in names:
-        masks, facts = run_control(name, study, settings)
+        (masks, facts), costs[name] = timed(run_control, name, study, settings)
         report[name] = facts | {"lse_minus_control": {}}
         for who, target in targets.items():
             counts = _counts(masks, target, len(classes))
             report[name][f"against_{who}"] = summary(counts, classes)
             report[name]["lse_minus_control"][f"against_{who}"] = _difference(lse[who], counts)
-    return report
+    return report, costs
 
 
 def _counts(predicted: np.ndarray, target: np.ndarray, num_classes: int) -> PixelCounts:

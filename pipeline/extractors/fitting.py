@@ -3,7 +3,6 @@
 Whatever a fit has to choose (L2, an iteration, a step) is chosen on the validation split.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -157,7 +156,6 @@ def fit_lse(
     masks: str | None = None,  # zarr group of other masks than the pixels were drawn with
 ) -> tuple[LSE, dict]:
     """Fit on `train`, choose as `choose_fit` does on `validation`; the LSE and the facts."""
-    start, cpu = time.perf_counter(), time.process_time()
     facts, form = store.plan.facts, variant(name)
     classes = facts["classes"] if masks is None else Group(masks).attributes["classes"]
     taps = [Tap(**tap) for tap in facts["taps"]]
@@ -184,8 +182,6 @@ def fit_lse(
         "objective": [[round(v, 5) for v in row] for row in choice.objective],
         "pixels": len(data.x),
         "parameters": sum(p.numel() for p in extractor.parameters()),
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
     }
 
 

@@ -58,7 +58,6 @@ def train(
     The inputs are divided by their root mean square, which is folded into the first weights at the
     end; they are not centered. The score is `miou_dataset` of the validation samples.
     """
-    start, cpu = time.perf_counter(), time.process_time()
     keep_freed_memory()
     if not len(samples) or not len(held):
         raise InputError("a split without samples", "at least one", "raise train and validation")
@@ -69,7 +68,7 @@ def train(
     extractor.to(samples.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(extractor.parameters(), schedule.learning_rate)
 
-    curve, losses, last = [], [], start
+    curve, losses, last = [], [], time.perf_counter()
     best = copy.deepcopy(extractor.state_dict())
     for step in range(1, schedule.steps + 1):
         optimizer.param_groups[0]["lr"] = schedule.learning_rate * rate(step, schedule.steps)
@@ -116,8 +115,6 @@ def train(
         "validation_miou": chosen["miou"],
         "training_curve": curve,
         "parameters": sum(p.numel() for p in extractor.parameters()),
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
     }
 
 

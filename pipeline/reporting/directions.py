@@ -221,7 +221,7 @@ def write_strip(
 
 
 def findings(files: Mapping[str, dict]) -> list[str]:
-    """Sentences for the README: the premise, the obvious changes, boundaries; with controls."""
+    """Sentences: the premise, the obvious changes, boundaries; each beside its control."""
     found = files.get(DIRECTIONS)
     if not found:
         return []
@@ -234,25 +234,26 @@ def _premises(found: Mapping) -> list[str]:
         value = found["ranges"][name]["premise"]["image"]
         held = "held" if value["low"] > 0 else "not held"
         words.append(
-            f"{value['mean']:.2f} ({value['low']:.2f} to {value['high']:.2f}, {held}) "
-            f"in layers {name}"
+            f"layers {name} {value['mean']:.2f} ({value['low']:.2f} to {value['high']:.2f}, {held})"
         )
     return [
-        "SeFa's premise that large eigenvalues mean large change, Spearman of eigenvalue and image "
-        f"change, 0 by chance: {'; '.join(words)}."
+        "SeFa takes directions of large eigenvalues, on the premise that these change the image "
+        "most. Rank correlation (Spearman) of eigenvalue and change, 0 by chance: "
+        f"{'; '.join(words)}."
     ]
 
 
 def _shares(found: Mapping) -> list[str]:
     words = [
-        f"{100 * value['obvious']['sefa']['either']:.0f} % of {value['measured']} "
-        f"(random: {100 * value['obvious']['random']['either']:.0f} %) in layers {name}"
+        f"layers {name} {100 * value['obvious']['sefa']['either']:.0f} % of {value['measured']} "
+        f"directions (random ones: {100 * value['obvious']['random']['either']:.0f} %)"
         for name in _in_order(found["ranges"])
         if (value := found["ranges"][name])
     ]
     return [
-        f"SeFa's directions that change masks or images at least {found['settings']['obvious']:g} "
-        f"times as much as random ones of equal step: {'; '.join(words)}."
+        f"so many of SeFa's directions change masks or images at least "
+        f"{found['settings']['obvious']:g} times as much as the mean random direction of equal "
+        f"step: {'; '.join(words)}."
     ]
 
 
@@ -269,12 +270,12 @@ def _nearest(found: Mapping) -> list[str]:
             np.mean([row[key] for row in rows]) for key in ("mean", "shuffled", "chance")
         )
         words.append(
-            f"{METHODS[method]} {mean:.2f} (shuffled groups {shuffled:.2f}, any direction "
-            f"{chance:.2f}; nearer than shuffled at p <= .05: {near})"
+            f"{METHODS[method]} {mean:.2f} (boundaries of shuffled groups {shuffled:.2f}, a random "
+            f"boundary {chance:.2f}; {near} are nearer than shuffled ones at p <= .05)"
         )
     return [
-        f"the mean cosine distance of {len(traits)} mask-derived boundaries to their nearest "
-        f"direction: {', '.join(words)}."
+        f"boundaries between samples with much and little of a trait of their masks, {len(traits)} "
+        f"traits. Mean cosine distance to the nearest direction: {'; '.join(words)}."
     ]
 
 
@@ -288,9 +289,9 @@ def _equal(found: Mapping) -> list[str]:
     if len(words) < len(METHODS):
         return []
     return [
-        f"at equal image change ({found['settings']['equal_lab']:g} CIELAB), SeFa's first "
-        f"directions change masks by {words['sefa']}, those of PCA of w by {words['pca']}, random "
-        f"directions by {words['random']}."
+        f"at steps that change the image equally ({found['settings']['equal_lab']:g} CIELAB), "
+        f"SeFa's first directions change {words['sefa']} of the mask, those of a PCA of w "
+        f"{words['pca']}, random ones {words['random']}."
     ]
 
 
@@ -303,10 +304,11 @@ def _pose(found: Mapping) -> list[str]:
     for method in ("sefa", "pca"):
         row = value["methods"][method]
         near = f"{METHODS[method]} no. {row['index']} at {_text(row)}"
-        words.append(f"{near}, shuffled groups {row['shuffled']:.2f}")
+        words.append(f"{near} (shuffled groups {row['shuffled']:.2f})")
     published = {m: paper.SEFA_DISTANCES["StyleGAN W", m]["pose"][0] for m in ("SeFa", "PCA")}
     return [
-        f"the boundary of turning the head (held-out Spearman "
-        f"{value['held_out_spearman']['mean']:.2f}) is nearest to {'; '.join(words)}; the paper's "
-        f"StyleGAN W: SeFa {published['SeFa']}, PCA {published['PCA']}."
+        "the boundary between heads turned left and right (rank correlation with the turn on "
+        f"held-out samples {value['held_out_spearman']['mean']:.2f}) has these cosine distances to "
+        f"the nearest direction: {'; '.join(words)}. The SeFa paper's for StyleGAN W: SeFa "
+        f"{published['SeFa']}, PCA {published['PCA']}."
     ]

@@ -34,8 +34,6 @@ COLUMNS = {
     "iou_kept_judge": ("kept IoU, judge", 100),
     "lab_outside": ("CIELAB change outside", 1),
     "success": ("success, %", 100),
-    "seconds": ("s an edit", 1),
-    "cpu_seconds": ("CPU s an edit", 1),
 }
 
 SCORES_NOTE = """In %, mean over edits; in parentheses the 95 % bootstrap interval over edits. Read
@@ -46,8 +44,7 @@ where every method starts. Kept IoU: the judge's masks before and after, outside
 change: mean distance (CIE76) of the pixels outside the region; 2.3 is just noticeable. Success:
 region IoU and CIELAB change both within the limits in params.yaml."""
 
-EDITS_NOTE = f"""{SCORES_NOTE} Seconds are of the search, on the clock and of the processor. The
-paper shows pictures only."""
+EDITS_NOTE = f"""{SCORES_NOTE} The paper shows pictures only."""
 
 TRANSFER_NOTE = f"""{SCORES_NOTE} The change of the latents that an edit's first sample needed is
 added to the edit's other samples, unchanged and with no search: what is left is what the vector

@@ -6,6 +6,7 @@ They are the project's only `metrics:`, so `dvc metrics diff` and `dvc exp show`
 import math
 from collections.abc import Callable, Mapping
 
+from pipeline.reporting.findings import enough_taps
 from pipeline.reporting.sampling import most_shots
 from pipeline.reporting.tables import strongest_control
 
@@ -32,6 +33,17 @@ def supported(value: Mapping[str, float | None], factor: float = 1.0) -> float |
     unit = max(FINEST, 10.0 ** math.floor(math.log10(reach))) if reach > 0 else FINEST
     rounded = round(factor * mean / unit) * unit
     return round(rounded, 1) if unit < 1 else round(rounded)
+
+
+def share(mean: float, count: int) -> float | None:
+    """A share of so many cases in percent, rounded to what its 95 % Wilson interval supports.
+
+    The bootstrap has no width where no case or every case counts; this interval has.
+    """
+    z = 1.96
+    center, total = (mean * count + z * z / 2) / (count + z * z), count + z * z
+    reach = z / total * math.sqrt(count * mean * (1 - mean) + z * z / 4)
+    return supported({"mean": mean, "low": center - reach, "high": center + reach}, 100)
 
 
 def _lse(files: Files, against: str, protocol: str) -> float | None:
@@ -73,12 +85,9 @@ def _centers(files: Files, shots: int) -> float | None:
 
 
 def _enough_taps(files: Files, shots: int) -> int | None:
-    """Taps of the smallest set that is not below all taps; of all taps if none is."""
-    geometry = files.get("geometry")
-    if not geometry:
-        return None
-    same = [s for s in geometry["nested"] if s["minus_all"]["miou_dataset"]["high"] >= 0]
-    return len((same[0] if same else geometry["all"])["taps"])
+    """Taps of the smallest set that surely loses at most a point; of all taps if none does."""
+    found = files.get("geometry")
+    return len((enough_taps(found) or found["all"])["taps"]) if found else None
 
 
 def _classes(files: Files, shots: int) -> int | None:
@@ -109,9 +118,14 @@ def _scs(files: Files, shots: int, kind: str) -> float | None:
     return supported(scores[kind][method])
 
 
-def _edits(files: Files, method: str, score: str) -> float | None:
-    scores = files.get("editing", {}).get("edited", {}).get(method)
-    return supported(scores[score], 100) if scores else None
+def _edited_region(files: Files, shots: int) -> float | None:
+    scores = files.get("editing", {}).get("edited", {}).get("fewshot")
+    return supported(scores["iou_region_judge"], 100) if scores else None
+
+
+def _edit_success(files: Files, shots: int) -> float | None:
+    scores = files.get("editing", {}).get("edited", {}).get("full")
+    return share(scores["success"]["mean"], scores["count"]) if scores else None
 
 
 def _edits_minus_teacher(files: Files, shots: int) -> float | None:
@@ -124,29 +138,29 @@ def _sefa(files: Files, shots: int) -> float | None:
     ranges = files.get("directions", {}).get("ranges")
     if not ranges:
         return None
-    share = next(iter(ranges.values()))["obvious"]["sefa"]["either"]
-    return round(100 * share)
+    first = next(iter(ranges.values()))
+    return share(first["obvious"]["sefa"]["either"], first["measured"])
 
 
 PER_IMAGE = "miou_per_image"
 HEADLINES: dict[str, Callable[[Files, int], float | None]] = {
     "lse_miou_per_image": lambda files, shots: _lse(files, "teacher", PER_IMAGE),
     "lse_miou_dataset": lambda files, shots: _lse(files, "teacher", "miou_dataset"),
-    "lse_vs_judge": lambda files, shots: _lse(files, "judge", "miou_dataset"),
-    "teacher_ceiling": _ceiling,
+    "lse_vs_judge_miou_dataset": lambda files, shots: _lse(files, "judge", "miou_dataset"),
+    "teacher_vs_judge_miou_dataset": _ceiling,
     "best_nse_miou_per_image": _best_nse,
     "lse_minus_best_nse_pct": _minus_nse,
     "best_control_miou_per_image": _control,
     "lse_minus_best_control": _minus_control,
-    "centers_pct_of_lse": _centers,
-    "tap_count_enough": _enough_taps,
+    "class_centers_pct_of_lse": _centers,
+    "taps_within_1_point_of_all": _enough_taps,
     "classes_kept": _classes,
     "fewshot_miou_per_image": lambda files, shots: _fewshot(files, "mean"),
-    "fewshot_pct_of_full": lambda files, shots: _fewshot(files, "of_full_lse"),
-    "scs_agreement_fewshot": lambda files, shots: _scs(files, shots, "agreement"),
-    "scs_fewshot_minus_teacher": lambda files, shots: _scs(files, shots, "minus_teacher"),
-    "sie_region_iou_fewshot": lambda files, shots: _edits(files, "fewshot", "iou_region_judge"),
-    "sie_fewshot_minus_teacher": _edits_minus_teacher,
-    "sie_success_pct_full_lse": lambda files, shots: _edits(files, "full", "success"),
-    "sefa_effective_pct": _sefa,
+    "fewshot_pct_of_full_lse": lambda files, shots: _fewshot(files, "of_full_lse"),
+    "sampling_agreement_fewshot_lse": lambda files, shots: _scs(files, shots, "agreement"),
+    "sampling_fewshot_lse_minus_teacher": lambda files, shots: _scs(files, shots, "minus_teacher"),
+    "edit_region_iou_fewshot_lse": _edited_region,
+    "edit_fewshot_lse_minus_teacher": _edits_minus_teacher,
+    "edit_success_pct_full_lse": _edit_success,
+    "sefa_pct_stronger_than_random": _sefa,
 }

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.reporting import measured, paper
-from pipeline.reporting.findings import findings
-from pipeline.reporting.tables import Metrics, markdown
+from pipeline.reporting import findings, measured, paper
+from pipeline.reporting.contents import SECTIONS
+from pipeline.reporting.tables import Metrics, fold, markdown
 from pipeline.runtime.errors import InputError
 
 # Rows of the README's table, by the headline metric that they show.
@@ -20,8 +20,9 @@ ROWS = {
 RESULTS = """# Results
 
 Written by `python -m stages.update_readme` from the results of a whole run. Scores are in percent;
-in parentheses: 95 % bootstrap interval over images. The same tables as CSV, of your own run, lie in
-`reports/tables/`."""
+in parentheses: 95 % bootstrap interval over images. The words are in the README's
+[glossary](../README.md#glossary). The same tables of your own run, as Markdown and CSV, and one of
+what each stage cost on your machine, lie in `reports/tables/`."""
 MEASURED = """# Measured
 
 `make bench` prints these, each with its baseline; JSON in [benchmarks/](benchmarks/). CPU figures
@@ -40,12 +41,45 @@ def headline_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     return markdown(table)
 
 
-def results_page(metrics: Metrics, tables: Path) -> str:
-    """Findings of every study, then every table of the folder `tables` (`*.md`)."""
-    lines = "\n".join(f"* {line}" for line in findings(metrics))
-    parts = [RESULTS, f"## Findings\n\n{lines}"]
-    parts += [f"#{path.read_text().strip()}" for path in sorted(tables.glob("*.md"))]
-    return "\n\n".join(parts) + "\n"
+def caption(metrics: Metrics) -> str:
+    """What stands under the README's table: how sure the difference of LSE and NSE is."""
+    lines = [
+        f"* `{study}`: {line}"
+        for study, files in sorted(metrics.items(), reverse=True)
+        for line in findings.to_nse(files)
+        if "`miou_per_image`" in line
+    ]
+    return "\n".join(lines)
+
+
+def results_page(metrics: Metrics) -> str:
+    """Contents with links, the findings of every section, then its tables."""
+    contents, found, parts = [], [], []
+    for section in SECTIONS:
+        if not (listed := [table for table in section.tables(metrics) if len(table[-1])]):
+            continue
+        links = [f"  * [{title}](#{name})" for name, title, _, _ in listed]
+        contents += [f"* [{section.title}](#{section.anchor})", *links]
+        said = [
+            f"* `{study}`: {line}"
+            for describe in section.findings
+            for study, files in metrics.items()
+            for line in describe(files)
+        ]
+        if said:
+            found.append(f"**[{section.title}](#{section.anchor})**\n\n" + "\n".join(said))
+        parts.append(f"{_anchor(section.anchor)}## {section.title}")
+        for name, title, note, table in listed:
+            heading = f"{_anchor(name)}### {title}"
+            parts.append(f"{heading}\n\n{markdown(fold(table))}\n\n{note}")
+    top = f"{_anchor('findings')}## Findings"
+    contents = "\n".join(["* [Findings](#findings)", *contents])
+    return "\n\n".join([RESULTS, contents, top, *found, *parts]) + "\n"
+
+
+def _anchor(name: str) -> str:
+    """A target of links that does not change with the words of the heading below it."""
+    return f'<a id="{name}"></a>\n\n'
 
 
 def measured_page(benchmarks: Path) -> str:

@@ -13,7 +13,6 @@ Region = Bool[np.ndarray, "height width"]
 Image = UInt8[np.ndarray, "3 height width"]
 
 SCORES = ("iou_region_judge", "iou_region_teacher", "iou_kept_judge", "lab_outside", "success")
-COSTS = ("seconds", "cpu_seconds")  # of an edit: on the clock, and of the processor
 
 
 def lab_change(before: Image, after: Image, where: Region) -> float:
@@ -75,12 +74,11 @@ def _key(row: Mapping) -> tuple:
 
 
 def _statistics(rows: Sequence[Mapping]) -> dict:
-    """{score: mean, low, high} of the scores that the rows have."""
+    """{score: mean, low, high} of each score."""
     found = {}
-    for name in (*SCORES, *COSTS):
-        values = np.array([row[name] for row in rows if name in row])
-        if len(values):
-            low, high = interval_of_mean(values)
-            mean = float(values.mean())
-            found[name] = {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
+    for name in SCORES:
+        values = np.array([row[name] for row in rows])
+        low, high = interval_of_mean(values)
+        mean = float(values.mean())
+        found[name] = {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
     return found
