@@ -28,20 +28,27 @@ def cache_features(
     import sys
 
     from pipeline.data.arrays import Group, write_group
-    from pipeline.data.features import Source, fill, plan_features
+    from pipeline.data.features import fill, open_source, plan_features
     from pipeline.data.stores import write_manifest
     from pipeline.generators.taps import select
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import sha256
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     group, taps = Group(latents), select(source.generator().taps, max_tap_resolution)
-    digest = {"generator": sha256(checkpoint)[:16], "ws": group.digest("ws"), "compute": compute}
-    facts = digest | group.attributes
+    facts = {
+        "generator": sha256(checkpoint)[:16],
+        "ws": group.digest("ws"),
+        "compute": source.compute,
+        **group.attributes,
+    }
     plan = plan_features(facts, taps, stored, label_size, group.splits, samples_per_shard)
     store = fill(plan, source, taps, max_gib, workers)
     write_group(images, {f"{s}/images": store.rows(s, "images") for s in plan.splits}, facts)
-    write_manifest(manifest, store, ["python", "-m", "stages.cache_features", *sys.argv[1:]])
+    write_manifest(
+        manifest,
+        store,
+        ["python", "-m", "stages.cache_features", *sys.argv[1:], "--compute", source.compute],
+    )
 
 
 if __name__ == "__main__":

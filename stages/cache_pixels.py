@@ -24,12 +24,11 @@ def cache_pixels(
     import sys
 
     from pipeline.data.arrays import Group
-    from pipeline.data.features import Source, fill, plan_pixels
+    from pipeline.data.features import fill, open_source, plan_pixels
     from pipeline.data.stores import write_manifest
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import sha256
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     group, labels, taps = Group(latents), Group(masks), source.generator().taps
     facts = {
         "generator": sha256(checkpoint)[:16],
@@ -42,12 +41,16 @@ def cache_pixels(
         "resolution": source.generator().resolution,
         "pixels_per_sample": pixels_per_sample,
         "align_corners": align_corners,
-        "compute": compute,
+        "compute": source.compute,
     } | group.attributes
     splits = {s: n for s, n in group.splits.items() if s != "test"}
     plan = plan_pixels(facts, facts["channels"], stored, splits, samples_per_shard)
     store = fill(plan, source, taps, max_gib, workers, str(masks))
-    write_manifest(manifest, store, ["python", "-m", "stages.cache_pixels", *sys.argv[1:]])
+    write_manifest(
+        manifest,
+        store,
+        ["python", "-m", "stages.cache_pixels", *sys.argv[1:], "--compute", source.compute],
+    )
 
 
 if __name__ == "__main__":

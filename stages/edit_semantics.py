@@ -26,7 +26,7 @@ def edit_semantics(
     near: float = 1e-3,
     prior: float = 1e-3,
     truncation_psi: float = 1.0,
-    compute: str = "float32",
+    compute: str = "auto",
     device: str = "auto",
 ) -> None:
     """Write the pictures, the vector and the scores of one edit of one sample."""
@@ -34,9 +34,10 @@ def edit_semantics(
     from pipeline.editing.semantic.files import read_edit
     from pipeline.editing.semantic.method import Rule
     from pipeline.editing.semantic.study import edit_one, write_one
-    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.devices import pick_compute, pick_device
 
     wanted = read_edit(edit)  # before any network
+    where = pick_device(device)
     setup = Setup(
         str(checkpoint),
         str(teacher),
@@ -46,8 +47,8 @@ def edit_semantics(
         loop_tap_resolution,
         Rule(space, steps, learning_rate, near, prior, truncation_psi),
         labels,
-        compute,
-        pick_device(device),
+        pick_compute(compute, where),
+        where,
     )
     z = pick_z(setup, latents, split, row, seed)
     case, outcome, scores = edit_one(setup, wanted, z)

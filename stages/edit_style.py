@@ -42,15 +42,14 @@ def edit_style(
     """Name clusters by masks, measure contributions, edit pairs by every method; write all."""
     from shutil import rmtree
 
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.editing.style import report as reports
     from pipeline.editing.style.catalog import ClusterRule
     from pipeline.editing.style.plan import Plan, at_paper_sizes, parse_parts, strengths
     from pipeline.editing.style.study import Inputs, run_study
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import read_json, write_json
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     if not (generator := source.generator()).styles:
         write_json(styled / "catalog.json", found := reports.skipped(generator.family))
         return write_json(metrics, found)

@@ -25,14 +25,13 @@ def evaluate_extractor(
     both protocols, `metrics`/NAME.json.
     """
     from pipeline.data.arrays import Group, write_group
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.extractors.prediction import predict_masks
     from pipeline.metrics.iou import PROTOCOLS, PixelCounts, summary
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import write_json
     from pipeline.runtime.progress import say
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     targets = {"teacher": Group(masks)}
     if judge_masks is not None:
         targets["judge"] = Group(judge_masks)

@@ -13,18 +13,17 @@ def export_samples(
     *,
     study: str,
     samples: int = 16,
-    compute: str = "float32",
+    compute: str = "auto",
     device: str = "auto",
 ) -> None:
     """Write the first samples of the pool, and the classes for annotation tools, into a folder."""
     from pipeline.data.annotation_files import write_samples, write_tools
     from pipeline.data.arrays import Group
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.data.palette import rgb
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import sha256
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     classes = Group(masks).attributes["classes"]
     write_samples(source, study, sha256(checkpoint), samples, out / "images")
     write_tools(out, classes, rgb(classes), source.generator().resolution)

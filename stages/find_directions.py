@@ -37,12 +37,11 @@ def find_directions(
     """Factorize the style weights, measure what directions change, and draw boundaries."""
     from shutil import rmtree
 
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.editing.directions.study import Plan, open_setup, run_study, write_study
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import write_json
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     setup = open_setup(source, extractor, max_tap_resolution, mask_size, samples, color_samples)
     plan = Plan(
         tuple(ranges),

@@ -37,15 +37,14 @@ def fit_fewshot(
     from pipeline.analysis.fewshot.sweeps import fit_fewshot
     from pipeline.data.annotation_files import open_pool
     from pipeline.data.annotations import read_annotations
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.data.inputs import open_study
     from pipeline.data.palette import rgb
     from pipeline.extractors.networks import save_extractor
     from pipeline.runtime.costs import timed
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import read_json, write_json
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])
     if annotations:
         drawn = read_annotations(annotations, open_pool(source, masks, rgb(study.classes)))

@@ -29,12 +29,11 @@ def measure_controls(
     from pipeline.analysis.controls import Settings, Study
     from pipeline.analysis.controls import measure_controls as measure
     from pipeline.data.arrays import Group
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.data.stores import open_store
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import write_json
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     study = Study(source, str(images), open_store(pixels))
     settings = Settings(tuple(l2), iterations, pixel_budget, seed, workers)
     predicted, teacher, judge = (

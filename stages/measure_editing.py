@@ -39,17 +39,16 @@ def measure_editing(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Edit the first test samples that each edit applies to; write scores, pictures and vectors."""
-    from shutil import rmtree
-
     from pipeline.editing.semantic.cases import Setup, open_samples
     from pipeline.editing.semantic.files import read_edits, select_edits
     from pipeline.editing.semantic.method import Rule
     from pipeline.editing.semantic.study import Success, run_study, write_study
-    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.devices import pick_compute, pick_device
     from pipeline.runtime.files import write_json
 
     chosen = select_edits(read_edits(edits), kinds) + (read_edits(more_edits) if more_edits else [])
     source = open_samples(latents, images, masks, checkpoint, rows)
+    where = pick_device(device)
     setup = Setup(
         str(checkpoint),
         str(teacher),
@@ -59,16 +58,15 @@ def measure_editing(
         loop_tap_resolution,
         Rule(space, steps, learning_rate, near, prior, truncation_psi),
         labels,
-        compute,
-        pick_device(device),
+        pick_compute(compute, where),
+        where,
         teacher_samples,
     )
-    success, parts = Success(success_iou, success_lab), edited.with_name(f"{edited.name}.partial")
-    study = run_study(setup, chosen, source, samples, success, parts, workers)
+    success = Success(success_iou, success_lab)
+    study = run_study(setup, chosen, source, samples, success, workers)
     write_study(edited, study, checkpoint)
     write_json(metrics, study.report)
     write_json(costs, study.costs)
-    rmtree(parts)  # it served a killed run
 
 
 if __name__ == "__main__":

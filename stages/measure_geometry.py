@@ -31,15 +31,14 @@ def measure_geometry(
     """Measure class centers, fair cosines and sets of taps; write scores, and masks to show."""
     from pipeline.analysis.geometry.study import Settings, measure_geometry
     from pipeline.data.arrays import write_group
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.data.inputs import open_study
     from pipeline.data.stores import open_store
     from pipeline.extractors.networks import load_extractor
     from pipeline.runtime.costs import timed
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import write_json
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     store = open_store(pixels)
     study = open_study(source, str(masks), store.plan.facts)
     sizes = Settings(

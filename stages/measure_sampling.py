@@ -50,15 +50,14 @@ def measure_sampling(
     from pipeline.analysis.fewshot.fits import Rule
     from pipeline.data.annotation_files import open_pool
     from pipeline.data.annotations import read_annotations
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.data.palette import rgb
     from pipeline.editing.sampling import study as sampling
     from pipeline.editing.sampling.method import Search
     from pipeline.editing.sampling.pieces import Judges
     from pipeline.editing.sampling.report import write
-    from pipeline.runtime.devices import pick_device
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     judges = Judges(str(teacher), str(judge), labels)
     rule = Rule(power, l2, iterations, pixels_per_sample)
     few = sampling.FewShot(tuple(sorted({shots, *scs_shots})), refits, repeats, fewshot_seed, rule)
@@ -69,10 +68,8 @@ def measure_sampling(
         drawn = read_annotations(annotations, open_pool(source, masks, rgb(study.classes)))
         study = replace(study, annotations=drawn)
     wanted = sampling.draw_targets(study, judges, target_masks, targets, seed, target_psi)
-    found, folder = sampling.run_study(
-        sampled, study, str(extractor), judges, wanted, plan, workers
-    )
-    write(found, folder, wanted, study.classes, sampled, metrics, table)
+    found = sampling.run_study(study, str(extractor), judges, wanted, plan, workers)
+    write(found, wanted, study.classes, sampled, metrics, table)
 
 
 if __name__ == "__main__":

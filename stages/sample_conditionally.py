@@ -17,7 +17,7 @@ def sample_conditionally(
     learning_rate: float = 0.1,
     truncation_psi: float = 1.0,
     seed: int = 0,
-    compute: str = "float32",
+    compute: str = "auto",
     device: str = "auto",
 ) -> None:
     """Write images that the extractor sees as the mask, their masks and latents, into a folder."""
@@ -27,10 +27,10 @@ def sample_conditionally(
     from pipeline.editing.sampling.targets import read_masks
     from pipeline.extractors.networks import load_extractor
     from pipeline.generators.registry import load_generator
-    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.devices import pick_compute, pick_device
 
     where = pick_device(device)
-    generator = load_generator(checkpoint, device=where, dtype=compute)
+    generator = load_generator(checkpoint, device=where, dtype=pick_compute(compute, where))
     segmenter = ByExtractor(load_extractor(extractor, where))
     search = Search(candidates, steps, learning_rate, seed, truncation_psi)
     masks = read_masks(target, segmenter.classes)

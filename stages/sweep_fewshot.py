@@ -33,13 +33,12 @@ def sweep_fewshot(
     from pipeline.analysis.fewshot.fits import Rule
     from pipeline.analysis.fewshot.scores import fit_costs, report, write_table
     from pipeline.analysis.fewshot.sweeps import Sweep, sweep_fewshot
-    from pipeline.data.features import Source
+    from pipeline.data.features import open_source
     from pipeline.data.inputs import open_study
     from pipeline.runtime.costs import timed
-    from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import read_json, write_json
 
-    source = Source(str(checkpoint), str(latents), pick_device(device), compute)
+    source = open_source(checkpoint, latents, device, compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])
     rule = Rule(power, l2, iterations, pixels_per_sample)
     wanted = (sweep_shots, repeats, selections, stroke_budgets, stroke_images, seed)

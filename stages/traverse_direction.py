@@ -21,14 +21,15 @@ def traverse_direction(
     seed: int = 0,
     truncation_psi: float | None = None,  # None: that of the study
     mask_size: int = 256,
-    compute: str = "float32",
+    compute: str = "auto",
     device: str = "auto",
 ) -> None:
     """Write a strip of images and masks, each image at full size, and the edited latents."""
     from pipeline.editing.directions.traversal import Start, traverse_file
     from pipeline.reporting.directions import write_strip
-    from pipeline.runtime.devices import pick_device
+    from pipeline.runtime.devices import pick_compute, pick_device
 
+    where = pick_device(device)
     start = Start(latents, split, row, seed, truncation_psi)
     strip, classes = traverse_file(
         checkpoint,
@@ -40,8 +41,8 @@ def traverse_direction(
         start,
         extractor,
         mask_size,
-        compute,
-        pick_device(device),
+        pick_compute(compute, where),
+        where,
     )
     write_strip(out, strip.ws.cpu().numpy(), strip.images, strip.masks, classes, alphas, mask_size)
 

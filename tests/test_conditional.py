@@ -332,31 +332,55 @@ def test_the_study_writes_scores_rows_and_samples(measured):
     assert set(group.splits) == {"targets", "teacher", "lse", "fewshot_2_0", "fewshot_2_1"}
 
 
-def test_a_killed_study_goes_on_and_gives_the_same(files, measured, tmp_path, monkeypatch):
+def test_a_killed_study_goes_on_and_gives_the_same(
+    files, measured, tmp_path, store_root, monkeypatch
+):
     work, done = sampling_pieces.work, []
 
     def stopped(piece):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(work(piece))
-        return done[-1]
+        done.append(piece.facts)
+        return work(piece)
+
+    def folder(kind):
+        return list((store_root / "pieces" / kind).glob("*.npz"))
 
     monkeypatch.setattr(sampling_pieces, "work", stopped)
     with pytest.raises(KeyboardInterrupt):
         measure(files, tmp_path)
-    (partial,) = tmp_path.glob("*.partial")
-    assert len(list(partial.iterdir())) == 2 + 2, "two pieces and two fits"
+    assert len(folder("conditional_samples")) == len(folder("fewshot_fits")) == 2
     again = []
-    monkeypatch.setattr(sampling_pieces, "work", lambda piece: again.append(work(piece)))
+
+    def counted(piece):
+        again.append(piece.facts)
+        return work(piece)
+
+    monkeypatch.setattr(sampling_pieces, "work", counted)
     monkeypatch.setattr(sampling.fits, "solve", None)  # the fits are there
     out = measure(files, tmp_path)
-    assert len(again) == 4 - 2 and not set(again) & set(done), "what was done is not done again"
-    assert not partial.exists()
+    assert len(again) == 4 - 2, "what was done is not done again"
+    assert not [facts for facts in again if facts in done]
     for one, other in zip(out[1:], measured[1:], strict=True):
         assert one.read_bytes() == other.read_bytes()
     for name in ("z_last", "images_last"):
         first, second = (Group(paths[0]).read("fewshot_2_1", name) for paths in (out, measured))
         np.testing.assert_array_equal(first, second)
+
+
+def test_other_shots_make_only_the_few_shot_samples(files, tmp_path, monkeypatch):
+    measure(files, tmp_path)
+    work, made = sampling_pieces.work, []
+
+    def noted(piece):
+        made.append([method.name for method in piece.methods])
+        return work(piece)
+
+    monkeypatch.setattr(sampling_pieces, "work", noted)
+    measure(files, tmp_path, shots=1, scs_shots=[1], refits=1)
+    assert made == [["fewshot"]]
+    measure(files, tmp_path)
+    assert made == [["fewshot"]], "back again: nothing to do"
 
 
 def test_a_study_needs_the_teacher(files, tmp_path):
@@ -367,14 +391,6 @@ def test_a_study_needs_the_teacher(files, tmp_path):
 def test_a_complete_study_leaves_nothing_else(measured):
     names = {path.name for path in measured[0].parent.iterdir()}
     assert names == {"sampled.zarr.zip", "metrics.json", "table.csv"}
-
-
-def test_results_of_other_settings_are_removed(tmp_path):
-    first = sampling.open_folder(tmp_path / "a.zarr.zip", {"seed": 1})
-    beside = sampling.open_folder(tmp_path / "b.zarr.zip", {"seed": 1})
-    assert sampling.open_folder(tmp_path / "a.zarr.zip", {"seed": 1}) == first
-    second = sampling.open_folder(tmp_path / "a.zarr.zip", {"seed": 2})
-    assert second.is_dir() and beside.is_dir() and not first.exists()
 
 
 def test_few_shot_fits_read_the_taps_of_the_lse(files, tmp_path):

@@ -219,39 +219,53 @@ def test_cases_are_the_first_samples_that_an_edit_applies_to(setup, source, edit
         choose_cases(setup, edits[1:], source, 2)
 
 
+def kept(folder):
+    return {path.name: path.stat().st_ino for path in (folder / "pieces" / "edits").glob("*.npz")}
+
+
 def test_an_interrupted_study_goes_on_and_ends_as_an_uninterrupted_one(
-    setup, source, edits, tmp_path
+    setup, source, edits, store_root, monkeypatch
 ):
     cases, _ = choose_cases(setup, edits[:1], source, 2)
-    whole = edit_cases(setup, cases, tmp_path / "whole", 1)
-    files = sorted((tmp_path / "whole").iterdir())
+    whole = edit_cases(setup, cases, 1)
+    files = sorted((store_root / "pieces" / "edits").iterdir())
     assert len(files) == len(whole) == 2 * 3  # cases x methods
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    for file in files[:4]:  # what a killed run leaves: finished outcomes, and half of one
-        (parts / file.name).write_bytes(file.read_bytes())
-    (parts / f"{files[4].name}.partial").write_bytes(b"half")
-    before = {file.name: file.stat().st_mtime_ns for file in parts.glob("*.npz")}
-    resumed = edit_cases(setup, cases, parts, 1)
-    after = {file.name: file.stat().st_mtime_ns for file in parts.iterdir()}
+    for file in files[4:]:  # what a killed run leaves: finished outcomes, and half of one
+        file.unlink()
+    files[4].with_name(f"{files[4].name}.partial").write_bytes(b"half")
+    before = kept(store_root)
+    resumed = edit_cases(setup, cases, 1)
+    after = kept(store_root)
     assert sorted(after) == [file.name for file in files]
     assert before.items() <= after.items()  # nothing done twice
     for key, outcome in whole.items():
         assert (outcome.after == resumed[key].after).all()
         assert (outcome.judge_mask == resumed[key].judge_mask).all()
+        assert outcome.cpu_seconds > 0 and resumed[key].cpu_seconds > 0
 
 
-def test_an_outcome_depends_on_all_that_made_it(setup, source, edits, tmp_path):
+def test_an_outcome_depends_on_all_that_made_it(setup, source, edits, store_root):
     cases, _ = choose_cases(setup, edits[:1], source, 1)
-    edit_cases(setup, cases, tmp_path, 1)
+    edit_cases(setup, cases, 1)
     for changed in (replace(setup, rule=Rule("z", steps=3)), replace(setup, judge=setup.teacher)):
-        names = {path.name for path in tmp_path.iterdir()}
-        edit_cases(changed, cases, tmp_path, 1)
-        assert len({path.name for path in tmp_path.iterdir()} - names) == 3
+        names = set(kept(store_root))
+        edit_cases(changed, cases, 1)
+        assert len(set(kept(store_root)) - names) == 3
+
+
+def test_another_extractor_makes_only_its_own_edits(setup, source, edits, store_root, tmp_path):
+    cases, _ = choose_cases(setup, edits[:1], source, 2)
+    edit_cases(setup, cases, 1)
+    names = set(kept(store_root))
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(1)
+    save_extractor(other, LSE(FACE15, setup.generator().taps), {"name": "lse"})
+    edit_cases(replace(setup, extractors={"full": str(other)}), cases, 1)
+    assert len(set(kept(store_root)) - names) == 2, "two cases by one method"
 
 
 def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path):
-    study = run_study(setup, edits, source, 2, Success(), tmp_path / "parts", 1)
+    study = run_study(setup, edits, source, 2, Success(), 1)
     kinds = [(row["kind"], row["method"]) for row in study.rows]
     assert kinds.count(("unedited", "none")) == 2
     for method in ("color", "teacher", "full"):
@@ -281,7 +295,7 @@ def test_the_teacher_takes_the_first_samples_of_each_edit(setup, source, edits, 
     with pytest.raises(InputError, match="got teacher_samples 0; wanted at least 1"):
         replace(setup, teacher_samples=0)
     few = replace(setup, teacher_samples=1)
-    study = run_study(few, edits, source, 2, Success(), tmp_path / "parts", 1)
+    study = run_study(few, edits, source, 2, Success(), 1)
     edited = [(row["method"], row["row"]) for row in study.rows if row["kind"] == "edited"]
     pairs = {(method, row) for method in ("color", "full") for row in (0, 1)}
     assert set(edited) == pairs | {("teacher", 0)} and len(edited) == 5
@@ -322,7 +336,7 @@ def test_an_extractor_of_other_classes_is_refused(setup, source, edits, tmp_path
     foreign = replace(setup, extractors={"full": str(tmp_path / "two.safetensors")})
     cases, _ = choose_cases(setup, edits[:1], source, 1)
     with pytest.raises(InputError, match="with classes a, b"):
-        edit_cases(foreign, cases, tmp_path, 1)
+        edit_cases(foreign, cases, 1)
 
 
 def test_one_sample_is_edited_by_ones_own_file(setup, edits, tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from pipeline.data.stores import Array, Plan, Shard, Store
 from pipeline.generators.registry import Generator, load_generator
 from pipeline.generators.taps import Tap, find, record, watch
 from pipeline.runtime import workers
+from pipeline.runtime.devices import pick_compute, pick_device
 from pipeline.runtime.errors import InputError, choose
 from pipeline.runtime.progress import say
 
@@ -48,6 +50,12 @@ class Source:
         """ws [stop - start, num_ws, w_dim] of a split."""
         values = Group(self.latents).read(split, "ws", slice(start, stop))
         return torch.from_numpy(values).to(self.device)
+
+
+def open_source(checkpoint: str | Path, latents: str | Path, device: str, compute: str) -> Source:
+    """A study's generator and latents on the device, and in the dtype, that the options name."""
+    where = pick_device(device)
+    return Source(str(checkpoint), str(latents), where, pick_compute(compute, where))
 
 
 @lru_cache(maxsize=2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.generators.taps import Tap, select
 from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import sha256
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,19 @@ class Study:
     def classes(self) -> tuple[str, ...]:
         """Names of the masks' classes."""
         return tuple(Group(self.masks).attributes["classes"])
+
+    @cached_property
+    def facts(self) -> dict:
+        """What identifies the generator, its samples and their masks; the same on every machine."""
+        return {
+            "generator": sha256(self.source.checkpoint)[:16],
+            "ws": Group(self.source.latents).digest("ws"),
+            "masks": Group(self.masks).digest("masks"),
+            "classes": list(self.classes),
+            "compute": self.source.compute,
+            "taps": [vars(tap) for tap in self.taps],
+            "align_corners": self.align_corners,
+        }
 
     @property
     def pool(self) -> int:

@@ -63,7 +63,8 @@ def run(
     missing = [i for i, path in enumerate(paths) if not _whole(path)]
     place = {id(tasks[i]): paths[i] for i in missing}
     groups = [
-        [(task, place[id(task)]) for task in group] for group in batches([tasks[i] for i in missing])
+        [(task, place[id(task)]) for task in group]
+        for group in batches([tasks[i] for i in missing])
     ]
     if groups:
         processes = workers.count(num_workers, device, len(groups))

@@ -113,6 +113,11 @@ def read_space(labels: str | Path, network: Sequence[str]) -> LabelSpace:
     return label_space(str(labels))
 
 
+def identity(labels: str | Path) -> str:
+    """What tells label spaces apart: the content of a space's file, or a built-in one's name."""
+    return Path(labels).read_text() if Path(labels).is_file() else str(labels)
+
+
 def _other_names(name: str) -> set[str]:
     return {name, "background"} if name == "bg" else {name}
 

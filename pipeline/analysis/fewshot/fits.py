@@ -2,20 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.analysis.fewshot import selection
-from pipeline.analysis.fewshot.pool import Part, Pool
+from pipeline.analysis.fewshot.pool import Part, Pool, annotate
 from pipeline.data.arrays import Group
 from pipeline.data.inputs import Study
 from pipeline.data.pixels import UNLABELED
 from pipeline.extractors import solvers
 from pipeline.extractors.networks import LSE
 from pipeline.runtime.errors import InputError
+from pipeline.runtime.pieces import Kind
+
+PIECES = Kind("fewshot_fits", __name__)
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,10 @@ def solve(study: Study, pool: Pool, task: Task, rule: Rule) -> Fitted:
     """Fit a task and time it."""
     cpu = time.process_time()
     matrix = fit(pool, task, rule, len(study.classes))
-    seconds = time.process_time() - cpu
+    return _fitted(study, task, matrix, time.process_time() - cpu)
+
+
+def _fitted(study: Study, task: Task, matrix: Tensor, cpu_seconds: float) -> Fitted:
     extractor = LSE(study.classes, study.taps, align_corners=study.align_corners)
     extractor.set_matrix(matrix)
     size = Group(study.masks).read("pool", "masks", slice(0, 1)).shape[-1]
@@ -140,4 +147,40 @@ def solve(study: Study, pool: Pool, task: Task, rule: Rule) -> Fitted:
         else task.strokes or size * size
         for row in task.rows
     )
-    return Fitted(task, extractor.requires_grad_(False), labeled, seconds)
+    return Fitted(task, extractor.requires_grad_(False), labeled, cpu_seconds)
+
+
+def kept(study: Study, task: Task, rule: Rule) -> Fitted | None:
+    """The fit of a task that an earlier run, or another stage, has finished."""
+    found = PIECES.read(_facts(study, task, rule))
+    if found is None:
+        return None
+    return _fitted(study, task, torch.from_numpy(found["matrix"]), float(found["cpu_seconds"]))
+
+
+def solve_all(
+    study: Study, tasks: Sequence[Task], rule: Rule, pool: Pool | None = None
+) -> list[Fitted]:
+    """Fit every task that no earlier run has finished; `pool` is read for these, or None."""
+    found = {task: kept(study, task, rule) for task in tasks}
+    missing = [task for task, fitted in found.items() if fitted is None]
+    if missing and pool is None:
+        pool = annotate(study, wanted(missing), rule.pixels_per_sample)
+    for task in missing:
+        found[task] = fitted = solve(study, pool, task, rule)
+        matrix = torch.cat([weight.T for weight in fitted.extractor.weights])
+        arrays = {"matrix": matrix.numpy(), "cpu_seconds": np.array(fitted.cpu_seconds)}
+        PIECES.write(_facts(study, task, rule), arrays)
+    return [found[task] for task in tasks]
+
+
+def _facts(study: Study, task: Task, rule: Rule) -> dict:
+    """All that a fit depends on: which draw of the pool it is does not matter, only its rows."""
+    drawn = {str(row): study.annotations.get(row) for row in task.rows}
+    return {
+        "study": study.facts,
+        "rows": task.rows,
+        "strokes": task.strokes,
+        "annotations": {row: mask.tolist() for row, mask in drawn.items() if mask is not None},
+        "rule": asdict(rule),
+    }

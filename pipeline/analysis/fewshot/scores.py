@@ -1,6 +1,7 @@
 """Scores of few-shot extractors, as table rows and over repeats."""
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,18 +9,23 @@ import numpy as np
 
 from pipeline.analysis.fewshot.fits import Fitted
 from pipeline.data.inputs import Study
+from pipeline.extractors.networks import LSE
 from pipeline.extractors.prediction import confusions
 from pipeline.metrics.iou import dataset_scores, intersection_union, per_image_scores
 from pipeline.runtime.files import atomic
+from pipeline.runtime.pieces import Kind
 
+PIECES = Kind("fewshot_scores", __name__)
 IOU = "iou_per_image of "  # a class: a column of the table
 TIME = "cpu_seconds"  # of a row's fit; kept apart from the scores
 
 
 def score(study: Study, fitted: Sequence[Fitted], workers: int) -> list[dict]:
-    """A table row each, scored on the test split, which is synthesized once for all of them."""
-    extractors = [one.extractor for one in fitted]
-    counted = confusions(extractors, study.source, study.masks, "test", workers)
+    """A table row each, scored on the test split.
+
+    The split is synthesized once for all extractors that no earlier run, or other stage, scored.
+    """
+    counted = _confusions(study, [one.extractor for one in fitted], workers)
     rows = []
     for one, confusion in zip(fitted, counted, strict=True):
         pair = intersection_union(confusion)
@@ -36,6 +42,30 @@ def score(study: Study, fitted: Sequence[Fitted], workers: int) -> list[dict]:
             | {IOU + name: round(100 * float(value), 3) for name, value in iou}
         )
     return rows
+
+
+def _confusions(study: Study, extractors: Sequence[LSE], workers: int) -> list[np.ndarray]:
+    """Confusion matrices [sample, class, class] of each extractor on the test split."""
+    facts = [{"study": study.facts, "extractor": _digest(one)} for one in extractors]
+    found = [PIECES.read(one) for one in facts]
+    missing = {one["extractor"]: i for i, one in enumerate(facts) if found[i] is None}
+    if missing:
+        new = [extractors[i] for i in missing.values()]
+        counted = confusions(new, study.source, study.masks, "test", workers)
+        for i, confusion in zip(missing.values(), counted, strict=True):
+            PIECES.write(facts[i], {"confusion": confusion})
+    return [
+        (PIECES.read(one) if arrays is None else arrays)["confusion"]
+        for one, arrays in zip(facts, found, strict=True)
+    ]
+
+
+def _digest(extractor: LSE) -> str:
+    """16 hex digits over the weights."""
+    found = hashlib.sha256()
+    for weight in extractor.weights:
+        found.update(weight.detach().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def statistics(values: Sequence[float]) -> dict:

@@ -1,4 +1,7 @@
-"""All fits of a number of shots, or of a sweep, scored on one pass over the test split."""
+"""All fits of a number of shots, or of a sweep, scored on one pass over the test split.
+
+Fits and scores are pieces in the store, so a number of shots that the sweep has fitted is read.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from pipeline.analysis.fewshot.fits import (
     Rule,
     annotated_task,
     random_tasks,
-    solve,
+    solve_all,
     stroke_tasks,
     wanted,
 )
@@ -42,8 +45,7 @@ def fit_fewshot(
             if study.annotations
             else random_tasks(study.pool, [shots], repeats, seed)
         )
-        pool = annotate(study, wanted(tasks), rule.pixels_per_sample)
-        fitted = [solve(study, pool, task, rule) for task in tasks]
+        fitted = solve_all(study, tasks, rule)
     else:
         everything = {row: [0] for row in range(study.pool)}
         pool = annotate(study, everything, rule.pixels_per_sample, unlabeled=True)
@@ -78,7 +80,7 @@ def sweep_fewshot(study: Study, sweep: Sweep, rule: Rule, workers: int) -> list[
     if sweep.selections:  # any sample may be picked
         needed = {row: sorted({0, *needed.get(row, [])}) for row in range(total)}
     pool = annotate(study, needed, rule.pixels_per_sample, unlabeled=bool(sweep.selections))
-    fitted = [solve(study, pool, task, rule) for task in tasks]
+    fitted = solve_all(study, tasks, rule, pool)
     fitted += select_and_solve(
         study, pool, sweep.selections, sweep.shots, sweep.repeats, sweep.seed, rule
     )

@@ -1,9 +1,9 @@
-"""Pieces of conditional sampling: some methods on a few samples, each with its result in a file."""
+"""Pieces of conditional sampling: some methods on a few samples, each kept in the store."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from pipeline.data.images import to_float, to_uint8
 from pipeline.editing.optimize import ByExtractor, ByExtractors, ByTeacher, Forward, Segmenter
 from pipeline.editing.sampling.method import Search, sample_conditionally
 from pipeline.extractors.networks import load_extractor
-from pipeline.runtime import workers
+from pipeline.runtime import pieces as kept
 from pipeline.runtime.errors import InputError
-from pipeline.runtime.files import atomic, fingerprint
+from pipeline.runtime.files import sha256
+from pipeline.teachers.labels import identity
 from pipeline.teachers.registry import Teacher, load_teacher
 
+PIECES = kept.Kind("conditional_samples", __name__)
 KEYS = 4  # of a piece on a CPU: more are little faster, and more is lost by a kill
 MOMENTS = ("before", "last", "best")  # of a search: its start, its last z, its lowest loss
 LOOKED_AT = ("before", "last")  # by teacher and judge
@@ -55,11 +57,10 @@ class Judges:
         return {"teacher": self.teacher, "judge": self.judge}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
-    """Methods of a kind on some (target, sample) pairs, and the file of the results."""
+    """Methods of a kind on some (target, sample) pairs."""
 
-    path: str
     methods: tuple[Method, ...]  # several: few-shot LSEs, which are searched with as one batch
     source: Source
     judges: Judges
@@ -67,6 +68,28 @@ class Piece:
     keys: tuple[tuple[int, int], ...]
     search: Search
     keep: tuple[int, ...] = ()  # also look after so many steps
+
+    @property
+    def facts(self) -> dict:
+        """All that the results depend on; where files lie does not matter."""
+        judges = self.judges
+        return {
+            "generator": _hash(self.source.checkpoint),
+            "compute": self.source.compute,
+            "methods": [[method.name, _hash(method.weights)] for method in self.methods],
+            "judges": {who: _hash(path) for who, path in judges.files.items()},
+            "labels": identity(judges.labels),
+            "keep_classes": judges.keep,
+            "targets": hashlib.sha256(np.ascontiguousarray(self.targets)).hexdigest(),
+            "keys": self.keys,
+            "search": asdict(self.search),
+            "looks": self.keep,
+        }
+
+
+@lru_cache(maxsize=64)
+def _hash(path: str) -> str:
+    return sha256(path)[:16]
 
 
 @lru_cache(maxsize=3)
@@ -92,8 +115,8 @@ def segmenter(methods: tuple[Method, ...], judges: Judges, device: str) -> Segme
     return ByExtractors(tuple(loaded)) if len(loaded) > 1 else ByExtractor(loaded[0])
 
 
-def work(piece: Piece) -> str:
-    """Search, look at the images found with every judge, and write all of it to the piece's file.
+def work(piece: Piece) -> dict[str, np.ndarray]:
+    """Search, and look at the images found with every judge.
 
     Arrays are {z,own}_<moment> and, where it is looked at, {images,teacher,judge}_<moment>, and the
     losses; N rows each, a method's pairs after another's.
@@ -118,9 +141,7 @@ def work(piece: Piece) -> str:
     for name, values in seen.items():
         shares = np.split(values, len(looked_at))
         arrays |= {f"{name}_{m}": part for m, part in zip(looked_at, shares, strict=True)}
-    with atomic(piece.path) as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)
-    return piece.path
+    return arrays
 
 
 @torch.no_grad()
@@ -140,7 +161,6 @@ def look(piece: Piece, z: Float[Tensor, "sample z_dim"]) -> dict[str, np.ndarray
 
 
 def pieces(
-    folder: Path,
     methods: tuple[Method, ...],
     source: Source,
     judges: Judges,
@@ -154,21 +174,21 @@ def pieces(
     on_gpu = max(1, source.batch_size // len(methods))
     step = min(KEYS, source.batch_size) if source.device == "cpu" else on_gpu
     found = []
-    asked = fingerprint([vars(search), list(keep), samples, len(methods)])[:8]
     for start in range(0, len(keys), step):
         some = tuple(keys[start : start + step])
-        path = str(folder / f"{methods[0].key}_{asked}_{start}.npz")
         masks = targets[[target for target, _ in some]]
-        found.append(Piece(path, methods, source, judges, masks, some, search, tuple(keep)))
+        found.append(Piece(methods, source, judges, masks, some, search, tuple(keep)))
     return found
 
 
-def collect(found: Sequence[Piece], num_targets: int) -> dict[Method, dict[str, np.ndarray]]:
+def collect(
+    found: Sequence[Piece], results: Mapping[Piece, Mapping[str, np.ndarray]], num_targets: int
+) -> dict[Method, dict[str, np.ndarray]]:
     """The arrays of each method's pieces, [target, sample, ...]."""
     parts: dict[Method, list[Mapping[str, np.ndarray]]] = {m: [] for m in found[0].methods}
     for piece in found:
-        with np.load(piece.path) as file:
-            shares = {name: np.split(file[name], len(piece.methods)) for name in file}
+        arrays = results[piece].items()
+        shares = {name: np.split(values, len(piece.methods)) for name, values in arrays}
         for i, method in enumerate(piece.methods):
             parts[method].append({name: share[i] for name, share in shares.items()})
     wholes = {
@@ -181,12 +201,21 @@ def collect(found: Sequence[Piece], num_targets: int) -> dict[Method, dict[str, 
     }
 
 
-def run_pieces(todo: Sequence[Piece], num_workers: int) -> None:
-    """Work on what has no result yet, the slowest method first."""
-    missing = [piece for piece in todo if not Path(piece.path).exists()]
-    missing.sort(key=lambda piece: piece.methods[0].name != "teacher")
-    if not missing:
-        return
-    processes = workers.count(num_workers, missing[0].source.device, len(missing))
-    for _ in workers.run(work, missing, "sampling conditionally", processes):
-        pass
+def run_pieces(todo: Sequence[Piece], num_workers: int) -> dict[Piece, dict[str, np.ndarray]]:
+    """The arrays of every piece; what no earlier run has finished is made, the slowest first."""
+    ordered = sorted(todo, key=lambda piece: piece.methods[0].name != "teacher")
+    found = kept.run(
+        PIECES,
+        ordered,
+        lambda piece: piece.facts,
+        _work,
+        lambda missing: [[piece] for piece in missing],
+        todo[0].source.device,
+        num_workers,
+        "sampling conditionally",
+    )
+    return dict(zip(ordered, found, strict=True))
+
+
+def _work(group: Sequence[Piece]) -> list[dict[str, np.ndarray]]:
+    return [work(piece) for piece in group]

@@ -4,7 +4,6 @@ Every network that labels has scores of its own: the method's own segmenter (wha
 optimized, so no evidence), the teacher (the paper's), and a judge that no method has seen.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -188,15 +187,13 @@ def pictures(found: Found, targets: Targets) -> dict[str, np.ndarray]:
 
 def write(
     found: Found,
-    folder: Path,  # results so far, which are now complete
     targets: Targets,
     classes: Sequence[str],
     sampled: Path,
     metrics: Path,
     table: Path,
 ) -> None:
-    """Write samples (zarr), scores (JSON) and a row a sample (CSV); then clear up."""
+    """Write samples (zarr), scores (JSON) and a row a sample (CSV)."""
     write_json(metrics, report(found, targets, classes))
     write_table(table, rows(found, targets, len(classes)))
     write_group(sampled, pictures(found, targets), {"classes": list(classes)})
-    shutil.rmtree(folder)

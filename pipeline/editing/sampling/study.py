@@ -1,11 +1,11 @@
 """The study of Semantic-Conditional Sampling: many methods on the same targets and candidates.
 
-A piece of work is a method on a few samples; its result is a file, so a killed run goes on where
-it was. Fits, like pieces, are named by what they depend on.
+Few-shot fits and a method's samples are pieces in the store: a killed run goes on where it was, and
+another experiment makes only what it changes.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pipeline.analysis.fewshot import fits
-from pipeline.analysis.fewshot.pool import annotate
 from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.data.inputs import Study
@@ -33,9 +32,7 @@ from pipeline.editing.sampling.pieces import (
 from pipeline.extractors.networks import load_extractor, save_extractor
 from pipeline.extractors.prediction import check_extractor
 from pipeline.runtime.errors import InputError
-from pipeline.runtime.files import fingerprint, read_json, sha256
-
-VERSION = 2  # raise it when the same parameters should give other values
+from pipeline.runtime.files import read_json, sha256
 
 
 @dataclass(frozen=True)
@@ -50,32 +47,19 @@ class FewShot:
 
 
 def fit_methods(folder: Path, study: Study, few: FewShot) -> list[Method]:
-    """Few-shot extractors on disjoint draws from the pool, fitted unless their files are there."""
+    """Few-shot extractors on disjoint draws from the pool, as files in `folder`."""
     drawn = (
         [fits.annotated_task(study)]
         if study.annotations
         else fits.random_tasks(study.pool, few.shots, few.repeats, few.seed)
     )
-    tasks = [task for task in drawn if task.repeat < few.refits]
-    paths = {task: folder / f"fewshot_{len(task.rows)}_{task.repeat}.safetensors" for task in tasks}
-    if missing := [task for task in tasks if not paths[task].exists()]:
-        pool = annotate(study, fits.wanted(missing), few.rule.pixels_per_sample)
-        for task in missing:
-            extractor = fits.solve(study, pool, task, few.rule).extractor
-            save_extractor(paths[task], extractor, {"name": "fewshot", "rows": task.rows})
-    return [
-        Method("fewshot", str(path), len(task.rows), task.repeat) for task, path in paths.items()
-    ]
-
-
-def open_folder(out: Path, facts: Mapping) -> Path:
-    """The folder of a run's results so far; results of other settings are removed."""
-    folder = out.with_name(f"{out.name}.{fingerprint(facts)}.partial")
-    for other in out.parent.glob(f"{out.name}.*.partial"):
-        if other != folder:
-            shutil.rmtree(other)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    tasks, methods = [task for task in drawn if task.repeat < few.refits], []
+    for fitted in fits.solve_all(study, tasks, few.rule):
+        task = fitted.task
+        path = folder / f"fewshot_{len(task.rows)}_{task.repeat}.safetensors"
+        save_extractor(path, fitted.extractor, {"name": "fewshot", "rows": task.rows})
+        methods.append(Method("fewshot", str(path), len(task.rows), task.repeat))
+    return methods
 
 
 @dataclass(frozen=True)
@@ -150,47 +134,33 @@ def draw_targets(
 
 
 def run_study(
-    out: Path,
     study: Study,
     extractor: str,  # the fully fitted LSE
     judges: Judges,
     targets: UInt8[np.ndarray, "target size size"],
     plan: Plan,
     num_workers: int = 0,
-) -> tuple[Found, Path]:
-    """Sample with every method; results so far stay beside `out` until the caller removes them."""
-    files = [study.source.checkpoint, extractor, judges.teacher, judges.judge]
-    facts = {
-        "version": VERSION,
-        "data": [Group(study.source.latents).digest("ws"), Group(study.masks).digest("masks")],
-        "files": [sha256(path) for path in files],
-        "study": repr(study),
-        "few": repr(plan.few),
-        "targets": fingerprint(targets.tolist()),
-        "labels": [judges.labels, judges.keep],
-        "annotations": fingerprint({str(k): v.tolist() for k, v in study.annotations.items()}),
-    }
-    folder = open_folder(out, facts)
+) -> Found:
+    """Sample with every method; what an earlier run or another experiment has made is read."""
     methods = [Method("teacher", judges.teacher), Method("lse", extractor)]
     for method in methods:  # before any work
         segmenter((method,), judges, study.source.device)
-    teams = teams_of([*methods, *fit_methods(folder, study, plan.few)])
-    common = (study.source, judges)
-    todo = [
-        pieces(folder, team, *common, targets, plan.samples_of(team[0]), plan.search)
-        for team in teams
-    ]
-    few = targets[: plan.rate_targets]
-    courses = {
-        rate: pieces(folder, (methods[1],), *common, few, 1, search, plan.looks)
-        for rate, search in _searches(plan)
-    }
-    run_pieces([p for part in (*todo, *courses.values()) for p in part], num_workers)
-    found = {m: x for part in todo for m, x in collect(part, len(targets)).items()}
-    return Found(
-        found,
-        {rate: collect(part, len(few))[methods[1]] for rate, part in courses.items()},
-    ), folder
+    with tempfile.TemporaryDirectory() as folder:
+        teams = teams_of([*methods, *fit_methods(Path(folder), study, plan.few)])
+        common = (study.source, judges)
+        todo = [
+            pieces(team, *common, targets, plan.samples_of(team[0]), plan.search) for team in teams
+        ]
+        few = targets[: plan.rate_targets]
+        courses = {
+            rate: pieces((methods[1],), *common, few, 1, search, plan.looks)
+            for rate, search in _searches(plan)
+        }
+        every = [piece for part in (*todo, *courses.values()) for piece in part]
+        results = run_pieces(every, num_workers)
+    found = {m: x for part in todo for m, x in collect(part, results, len(targets)).items()}
+    rates = {rate: collect(p, results, len(few))[methods[1]] for rate, p in courses.items()}
+    return Found(found, rates)
 
 
 def teams_of(methods: Sequence[Method]) -> list[tuple[Method, ...]]:

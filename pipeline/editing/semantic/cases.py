@@ -22,9 +22,9 @@ from pipeline.generators.latents import sample_z
 from pipeline.generators.registry import Generator, load_generator
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256
+from pipeline.teachers.labels import identity
 from pipeline.teachers.registry import Teacher, load_teacher
 
-VERSION = 2  # raise it when the same parameters should give other edits
 COLOR_SAMPLES = 256  # training samples that the mean colors of classes are taken from
 
 
@@ -78,13 +78,12 @@ class Setup:
         """What a method's edits depend on besides the sample and the edit."""
         files = [self.checkpoint, self.teacher, self.judge, self.extractors.get(method)]
         return {
-            "version": VERSION,
             "method": method,
             "files": [path and _hash(str(path)) for path in files],
             "rule": asdict(self.rule),
             "size": self.size,
             "max_tap_resolution": self.max_tap_resolution,
-            "labels": self.labels,
+            "labels": identity(self.labels),
             "compute": self.compute,
         }
 

@@ -1,9 +1,9 @@
-"""Cases edited by methods: each outcome is a file, so that a killed study goes on where it was."""
+"""Cases edited by methods; each outcome is a piece in the store, read by later runs."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from jaxtyping import Float32, UInt8
 from pipeline.editing.optimize import ByExtractor, ByTeacher
 from pipeline.editing.semantic.cases import Case, Setup, render, segment
 from pipeline.editing.semantic.method import Edited, Objective, by_color, by_mask, edit_latents
-from pipeline.runtime import workers
+from pipeline.runtime import pieces
 from pipeline.runtime.errors import InputError, choose
-from pipeline.runtime.files import atomic, fingerprint
+
+PIECES = pieces.Kind("edits", __name__)
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,18 @@ class Outcome:
     cpu_seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EditTask:
-    """Cases for a method, and where their outcomes are kept."""
+    """A case for a method."""
 
     setup: Setup
-    cases: tuple[Case, ...]
+    case: Case
     method: str
-    paths: tuple[Path, ...]
+
+    @property
+    def facts(self) -> dict:
+        """All that the outcome depends on."""
+        return self.setup.facts(self.method) | {"case": self.case.digest}
 
 
 def edit_together(setup: Setup, cases: Sequence[Case], method: str) -> list[Outcome]:
@@ -76,37 +81,44 @@ def _objective(setup: Setup, cases: Sequence[Case], method: str) -> Objective:
     return by_mask(ByExtractor(extractor), masks)
 
 
-def _edit(task: EditTask) -> None:
-    outcomes = edit_together(task.setup, task.cases, task.method)
-    for path, outcome in zip(task.paths, outcomes, strict=True):
-        with atomic(path) as partial, open(partial, "wb") as file:
-            np.savez(file, **vars(outcome))
-
-
-def read_outcome(path: Path) -> Outcome:
-    """An outcome that an earlier run, or a worker, kept."""
-    with np.load(path) as file:
-        return Outcome(**{n: file[n] if file[n].ndim else file[n].item() for n in file})
+def _edit(tasks: Sequence[EditTask]) -> list[dict[str, np.ndarray]]:
+    setup, method = tasks[0].setup, tasks[0].method
+    outcomes = edit_together(setup, [task.case for task in tasks], method)
+    return [{name: np.asarray(value) for name, value in vars(one).items()} for one in outcomes]
 
 
 def edit_cases(
-    setup: Setup, cases: Sequence[Case], parts: Path, num_workers: int = 0
+    setup: Setup, cases: Sequence[Case], num_workers: int = 0
 ) -> dict[tuple[int, str], Outcome]:
     """Every case by every method that takes it: {(index of the case, method): outcome}.
 
-    Each outcome is a file in `parts`, named by all that it depends on; an existing one is kept, so
-    a study that was killed goes on where it was.
+    What an earlier run or another experiment has finished is read.
     """
-    paths: dict[tuple[int, str], Path] = {}
-    for method in setup.methods:
-        facts = setup.facts(method)
-        for i in takes(setup, cases, method):
-            paths[i, method] = parts / f"{fingerprint([facts, cases[i].digest])}.npz"
-    tasks = list(_tasks(setup, cases, paths))
-    processes = workers.count(num_workers, setup.device, len(tasks) or 1)
-    for _ in workers.run(_edit, tasks, "editing", processes):
-        pass
-    return {key: read_outcome(path) for key, path in paths.items()}
+    keys = [(i, method) for method in setup.methods for i in takes(setup, cases, method)]
+    found = pieces.run(
+        PIECES,
+        [EditTask(setup, cases[i], method) for i, method in keys],
+        lambda task: task.facts,
+        _edit,
+        lambda missing: _batches(setup, missing),
+        setup.device,
+        num_workers,
+        "editing",
+    )
+    outcomes = [
+        Outcome(**{name: value if value.ndim else value.item() for name, value in arrays.items()})
+        for arrays in found
+    ]
+    return dict(zip(keys, outcomes, strict=True))
+
+
+def _batches(setup: Setup, tasks: Sequence[EditTask]) -> list[list[EditTask]]:
+    """A few cases of a method at a time."""
+    most, found = setup.together, []
+    for _, ours in groupby(tasks, lambda task: task.method):
+        some = list(ours)
+        found += [some[start : start + most] for start in range(0, len(some), most)]
+    return found
 
 
 def takes(setup: Setup, cases: Sequence[Case], method: str) -> list[int]:
@@ -119,16 +131,3 @@ def takes(setup: Setup, cases: Sequence[Case], method: str) -> list[int]:
         if most is None or seen[case.edit] <= most:
             chosen.append(i)
     return chosen
-
-
-def _tasks(
-    setup: Setup, cases: Sequence[Case], paths: Mapping[tuple[int, str], Path]
-) -> Iterator[EditTask]:
-    """What has no outcome yet, a few cases at a time."""
-    most = setup.together
-    for method in setup.methods:
-        missing = [i for (i, m), path in paths.items() if m == method and not path.exists()]
-        for start in range(0, len(missing), most):
-            some = missing[start : start + most]
-            ours = tuple(paths[i, method] for i in some)
-            yield EditTask(setup, tuple(cases[i] for i in some), method, ours)

@@ -188,12 +188,11 @@ def run_study(
     source: Samples,
     count: int,  # samples of each edit
     success: Success,
-    parts: Path,  # folder for finished edits
     num_workers: int = 0,
 ) -> Study:
     """Choose the cases, edit each by every method, score, transfer."""
     cases, chosen = choose_cases(setup, edits, source, count)
-    outcomes = edit_cases(setup, cases, parts, num_workers)
+    outcomes = edit_cases(setup, cases, num_workers)
     rows = score_study(setup, cases, outcomes, success, num_workers)
     classes = setup.segmenter(setup.teacher).classes
     attributes = {
