@@ -5,7 +5,7 @@ HELP = {
     "architecture": "unet or feature_pyramid.",
     "batch": "Samples a training step.",
     "class_idx": "Class of a conditional generator.",
-    "compute": "Dtype of synthesis: float32, bfloat16, or auto: bfloat16 if the CPU has units for it.",
+    "compute": "Dtype of synthesis: float32, bfloat16, or auto: bfloat16 where units exist.",
     "controls": "Control: rgb, fourier, fourier_rgb, random_conv, reinitialized; repeat for more.",
     "device": "auto, cpu or cuda[:i].",
     "epochs": "Epochs of solver adam, 1,024 samples each (the paper: 50).",
