@@ -141,6 +141,7 @@ HELP = {
     "full": "Scores of the fully fitted LSE (JSON).",
     "geometry": "Masks of class centers and of taps, for the figures (zarr).",
     "geometry_masks": "Masks of class centers and of taps (zarr).",
+    "image_samples": "Samples of each edit by color and by the teacher, which need the image.",
     "images": "Images at label size (zarr).",
     "judge": "Weights of the judge, or the folder of a Hugging Face model.",
     "judge_masks": "The judge's masks of the test split (zarr).",

@@ -21,7 +21,7 @@ def measure_editing(
     *,
     kinds: list[str],
     samples: int,
-    teacher_samples: int,
+    image_samples: int,
     rows: int,
     space: str,
     steps: int,
@@ -60,7 +60,7 @@ def measure_editing(
         labels,
         pick_compute(compute, where),
         where,
-        teacher_samples,
+        image_samples,
     )
     success = Success(success_iou, success_lab)
     study = run_study(setup, chosen, source, samples, success, workers)

@@ -1,4 +1,4 @@
-"""Verify, list, collect, export and import the feature stores that DVC does not carry."""
+"""Verify, list, collect, export and import what DVC does not carry: feature stores and pieces."""
 
 import subprocess
 from pathlib import Path
@@ -43,24 +43,38 @@ def verify(paths: Manifests = None, repair: bool = False) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """List stores by kind, fingerprint and size."""
+    """List feature stores by kind, fingerprint and size, and finished pieces by kind."""
     from pipeline.data.stores import list_stores
     from pipeline.runtime.files import store_root
+    from pipeline.runtime.pieces import list_pieces
 
     for store in list_stores(store_root()):
-        print(f"{store['kind']:9} {store['fingerprint']} {store['bytes'] / 2**20:9.1f} MiB")
+        print(f"{store['kind']:19} {store['fingerprint']} {store['bytes'] / 2**20:9.1f} MiB")
+    for kind, files in list_pieces(store_root()):
+        size = sum(path.stat().st_size for path in files)
+        print(f"{kind:19} {len(files):9} pieces {size / 2**20:9.1f} MiB")
 
 
 @app.command()
-def gc(dry_run: bool = False) -> None:
-    """Remove stores that no manifest of the workspace, a branch, tag or experiment names."""
+def gc(
+    dry_run: bool = False,
+    days: Annotated[float, typer.Option(help="keep pieces that a run used since then")] = 30,
+) -> None:
+    """Remove stores that no manifest of the workspace, a branch, tag or experiment names.
+
+    Finished pieces of few-shot fits, samples and edits go when no run has used them for --days.
+    """
     from pipeline.data.stores import collect_garbage
     from pipeline.runtime.files import read_json, store_root
+    from pipeline.runtime.pieces import list_pieces, remove_unused
 
+    verb = "would remove" if dry_run else "removed"
     keep = {read_json(path)["fingerprint"] for path in manifests(None)} | committed()
     for store in collect_garbage(store_root(), keep, dry_run):
-        verb = "would remove" if dry_run else "removed"
         print(f"{verb} {store['kind']} {store['fingerprint']}, {store['bytes'] / 2**20:.1f} MiB")
+    before = sum(len(files) for _, files in list_pieces(store_root()))
+    unused = remove_unused(store_root(), days, dry_run)
+    print(f"{verb} {len(unused)} of {before} pieces, those not used for {days:g} days")
 
 
 def committed() -> set[str]:

@@ -40,7 +40,7 @@ STUDY = {
     "pixels": {"stored": "int8"},
     "geometry": {"pixel_budget": 600, "iterations": 3, "fair_pool": 40, "fair_images": 3},
     "scs": {"targets": 1, "samples": 1, "scs_shots": [1], "refits": 1, "rate_targets": 1},
-    "edits": {"kinds": ["wear_a_hat"], "samples": 1, "teacher_samples": 1, "rows": 4},
+    "edits": {"kinds": ["wear_a_hat"], "samples": 1, "image_samples": 1, "rows": 4},
     "directions": {"random": 3, "samples": 2, "color_samples": 1, "boundary_samples": 8}
     | {"max_tap_resolution": 16, "mask_size": 32},
 }

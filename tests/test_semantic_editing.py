@@ -291,16 +291,15 @@ def test_a_study_scores_every_method_and_transfer(setup, source, edits, tmp_path
     assert one_case_an_edit(study.attributes["cases"], 5) == [0]
 
 
-def test_the_teacher_takes_the_first_samples_of_each_edit(setup, source, edits, tmp_path):
-    with pytest.raises(InputError, match="got teacher_samples 0; wanted at least 1"):
-        replace(setup, teacher_samples=0)
-    few = replace(setup, teacher_samples=1)
+def test_color_and_the_teacher_take_the_first_samples_of_each_edit(setup, source, edits, tmp_path):
+    with pytest.raises(InputError, match="got image_samples 0; wanted at least 1"):
+        replace(setup, image_samples=0)
+    few = replace(setup, image_samples=1)
     study = run_study(few, edits, source, 2, Success(), 1)
     edited = [(row["method"], row["row"]) for row in study.rows if row["kind"] == "edited"]
-    pairs = {(method, row) for method in ("color", "full") for row in (0, 1)}
-    assert set(edited) == pairs | {("teacher", 0)} and len(edited) == 5
+    assert sorted(edited) == [("color", 0), ("full", 0), ("full", 1), ("teacher", 0)]
     moved = {row["method"] for row in study.rows if row["kind"] == "transferred"}
-    assert moved == {"color", "full"}
+    assert moved == {"full"}
     pictures = study.arrays["teacher/images"]
     assert pictures[0].any() and not pictures[1].any()
     rows = {(row["method"], row["row"]): row for row in study.rows if row["kind"] == "edited"}

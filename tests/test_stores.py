@@ -17,6 +17,7 @@ import toy_store
 import toys
 import zarr
 from toy_store import PLAN, fill, values
+from typer.testing import CliRunner
 
 from pipeline.data import features, stores
 from pipeline.data.features import Source, plan_features
@@ -24,6 +25,8 @@ from pipeline.data.stores import Shard, Store, open_store, verify, write_manifes
 from pipeline.generators.registry import load_generator
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.pieces import Kind
+from stages import store as store_tool
 
 COMMAND = ["python", toy_store.__file__]
 
@@ -517,6 +520,21 @@ def test_garbage_is_what_nobody_names(store, store_root):
     assert stores.collect_garbage(store_root, keep) == would
     assert not other.path.exists()
     assert_intact(store)
+
+
+def test_the_store_lists_and_collects_pieces(store_root, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # no manifests here
+    kind = Kind("edits", __name__)
+    kind.write("new", {"x": np.zeros(1)})
+    kind.write("old", {"x": np.zeros(1)})
+    os.utime(kind.path("old"), (time.time() - 40 * 86_400,) * 2)
+    runner = CliRunner()
+    assert "edits                       2 pieces" in runner.invoke(store_tool.app, ["list"]).output
+    found = runner.invoke(store_tool.app, ["gc", "--dry-run"])
+    assert "would remove 1 of 2 pieces, those not used for 30 days" in found.output
+    assert kind.path("old").exists()
+    runner.invoke(store_tool.app, ["gc"])
+    assert not kind.path("old").exists() and kind.path("new").exists()
 
 
 def test_a_real_plan_has_the_taps_and_their_scales(checkpoints):

@@ -25,6 +25,7 @@ from pipeline.runtime.files import sha256
 from pipeline.teachers.labels import identity
 from pipeline.teachers.registry import Teacher, load_teacher
 
+IMAGE_METHODS = ("color", "teacher")  # synthesize the image in every step: several times the cost
 COLOR_SAMPLES = 256  # training samples that the mean colors of classes are taken from
 
 
@@ -42,14 +43,14 @@ class Setup:
     labels: str = "celebamask15"
     compute: str = "float32"
     device: str = "cpu"
-    teacher_samples: int | None = None  # of each edit, by SIE(teacher); None: all
+    image_samples: int | None = None  # of each edit, by IMAGE_METHODS; None: all
 
     def __post_init__(self):
-        if self.teacher_samples is not None and self.teacher_samples < 1:
+        if self.image_samples is not None and self.image_samples < 1:
             raise InputError(
-                f"teacher_samples {self.teacher_samples}",
-                "at least 1: the teacher is what the others are compared with",
-                "change teacher_samples",
+                f"image_samples {self.image_samples}",
+                "at least 1: color and the teacher are what extractors are compared with",
+                "change image_samples",
             )
 
     @property
@@ -72,7 +73,7 @@ class Setup:
     @property
     def methods(self) -> tuple[str, ...]:
         """The ways to edit: by color, by the teacher's mask, and by that of each extractor."""
-        return ("color", "teacher", *self.extractors)
+        return (*IMAGE_METHODS, *self.extractors)
 
     def facts(self, method: str) -> dict:
         """What a method's edits depend on besides the sample and the edit."""

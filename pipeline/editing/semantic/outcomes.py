@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from pipeline.editing.optimize import ByExtractor, ByTeacher
-from pipeline.editing.semantic.cases import Case, Setup, render, segment
+from pipeline.editing.semantic.cases import IMAGE_METHODS, Case, Setup, render, segment
 from pipeline.editing.semantic.method import Edited, Objective, by_color, by_mask, edit_latents
 from pipeline.runtime import pieces
 from pipeline.runtime.errors import InputError, choose
@@ -122,8 +122,8 @@ def _batches(setup: Setup, tasks: Sequence[EditTask]) -> list[list[EditTask]]:
 
 
 def takes(setup: Setup, cases: Sequence[Case], method: str) -> list[int]:
-    """Indices of the cases that a method edits: of the teacher, the first ones of each edit."""
-    most = setup.teacher_samples if method == "teacher" else None
+    """Indices of the cases that a method edits: of IMAGE_METHODS, the first ones of each edit."""
+    most = setup.image_samples if method in IMAGE_METHODS else None
     seen: Counter[str] = Counter()
     chosen = []
     for i, case in enumerate(cases):
