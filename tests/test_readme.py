@@ -1,8 +1,11 @@
 """The README says what the reports say."""
 
 import json
+import os
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,58 @@ def test_committed_extractors_segment_the_study_they_are_of(tmp_path, monkeypatc
     example.main("digiface")
     with Image.open("sample.png") as sample:
         assert sample.size == (512, 256)
+
+
+def example(*words, **options):
+    """The example, started as a user starts it."""
+    command = [sys.executable, "examples/segment_one_sample.py", *words]
+    env = os.environ | {"PYTHONPATH": str(REPO)}
+    return subprocess.Popen(
+        command, cwd=REPO, env=env, text=True, stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nobody",), "extractor 'nobody'; wanted one of digiface, ffhq, ffhq_16shot"),
+        (("ffhq", "seven"), "seed 'seven'; wanted a whole number"),
+    ],
+)
+def test_the_example_says_what_it_knows(words, said):
+    with example(*words) as started:
+        _, errors = started.communicate()
+    assert started.returncode == 2
+    assert said in errors and errors.count("\n") == 1
+
+
+def test_an_unknown_study_has_no_generator():
+    from examples.segment_one_sample import fetched_generator
+
+    with pytest.raises(InputError, match="study 'nobody'; wanted one of digiface, ffhq"):
+        fetched_generator("nobody")
+
+
+QUIET = """
+from examples import segment_one_sample as example
+from pipeline.generators.registry import load_generator
+example.fetched_generator = lambda study: load_generator({path!r})
+example.run(["digiface"])
+"""
+
+
+def test_the_example_ends_quietly_when_nobody_reads_on(tmp_path, published):
+    """As before `| head -1`, which may have gone by the first line."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-c", QUIET.format(path=str(published("digiface")))]
+    env = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=env, stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (tmp_path / "sample.png").exists()
+    assert done.returncode == -signal.SIGPIPE and b"Traceback" not in done.stderr
 
 
 def test_headline_metrics_are_few_flat_numbers():
