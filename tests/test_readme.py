@@ -170,6 +170,24 @@ def test_files_and_targets_that_the_readme_names_exist():
         assert f"\n{target}:" in makefile, target
 
 
+def test_links_into_the_page_of_results_find_their_place():
+    page = (REPO / "reports" / "results.md").read_text()
+    linked = set()
+    for path in [REPO / "README.md", *(REPO / "docs").glob("*.md")]:
+        linked |= set(re.findall(r"results\.md#([^)]+)\)", path.read_text()))
+    assert {"table2", "edits"} <= linked, "a link goes to its table, not to the whole page"
+    for anchor in linked:
+        assert f'<a id="{anchor}"></a>' in page, anchor
+
+
+def test_the_readme_says_how_sure_the_results_are():
+    text, page = committed("README.md"), committed("reports/results.md")
+    said = re.search(r"<!-- caption: [^>]*-->\n(.*?)\n<!-- end of caption -->", text, re.DOTALL)[1]
+    assert len(said.splitlines()) == len(STUDIES)
+    for line in said.splitlines():
+        assert line in page.splitlines(), "the caption is made with the page, from the same results"
+
+
 def test_weights_agree_with_params():
     params = yaml.safe_load((REPO / "params.yaml").read_text())
     from pipeline.runtime.weights import read_safetensors
