@@ -17,12 +17,13 @@ def to_nse(files: Mapping[str, dict]) -> list[str]:
         best, row = value["best"], value["minus_best"]["lse"]
         lse, nse = (_score(files[name]["against_teacher"][protocol]) for name in ("lse", best))
         relative = {"low": row["relative_low"], "high": row["relative_high"]}
-        held = "agrees" if row["relative"] >= -PAPER_GAP else "does not agree"
+        held = "holds" if row["relative"] >= -PAPER_GAP else "does not hold"
         lines.append(
             f"by `{protocol}`, the LSE scores {lse}, the best NSE ({tables.EXTRACTORS[best]}) "
             f"{nse}. On the same images, the LSE's score differs from the NSE's by "
             f"{row['relative']:+.1f} % ({relative['low']:+.1f} to {relative['high']:+.1f})"
-            f"{_verdict(relative)}. This {held} with the paper's claim of {PAPER_GAP} % at most."
+            f"{_verdict(relative)}. The paper claims that an LSE loses at most {PAPER_GAP} %; here "
+            f"this {held}."
         )
     return lines
 
