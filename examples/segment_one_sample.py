@@ -4,6 +4,7 @@
 sample.png and prints the share of each class. EXTRACTOR: a file of checkpoints/extractors.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from pipeline.generators.latents import sample_z
 from pipeline.generators.registry import load_generator
 from pipeline.generators.taps import record
 from pipeline.reporting.palette import colorize
+from pipeline.runtime.errors import InputError, choose
+from stages import execute
 from stages.fetch_checkpoint import fetch_checkpoint
 
 REPO = Path(__file__).parents[1]
@@ -29,14 +32,16 @@ def fetched_generator(study: str) -> Generator:
     checkpoint = REPO / f"data/checkpoints/{study}.safetensors"
     if not checkpoint.exists():
         studies = yaml.safe_load((REPO / "params.yaml").read_text())["studies"]
-        fetch_checkpoint(checkpoint, **studies[study]["load"])
+        fetch_checkpoint(checkpoint, **studies[choose("study", study, studies)]["load"])
     return load_generator(checkpoint)
 
 
 def main(name: str = "ffhq", seed: int = 7, size: int = 256) -> None:
     """Draw one sample, segment it by one linear map over its feature maps, save both."""
+    fitted = REPO / "checkpoints" / "extractors"
+    choose("extractor", name, sorted(path.stem for path in fitted.glob("*.safetensors")))
+    extractor = load_extractor(fitted / f"{name}.safetensors")
     generator = fetched_generator(name.partition("_")[0])
-    extractor = load_extractor(REPO / f"checkpoints/extractors/{name}.safetensors")
 
     z = torch.from_numpy(sample_z([seed], generator.z_dim))
     ws = generator.mapping(z, truncation_psi=0.5)
@@ -52,5 +57,18 @@ def main(name: str = "ffhq", seed: int = 7, size: int = 256) -> None:
             print(f"{extractor.classes[index]:>6} {100 * share:5.1f} %")
 
 
+def seed_of(text: str) -> int:
+    """The seed that was typed; InputError if it is none."""
+    if not text.isdecimal():
+        raise InputError(f"seed {text!r}", "a whole number of at least 0", "name one, or none: 7")
+    return int(text)
+
+
+def run(words: list[str]) -> None:
+    """`main` as a program: bad input is one sentence and exit status 2."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
+    execute(lambda: main(*words[:1], *map(seed_of, words[1:2])))
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:3]))
+    run(sys.argv[1:])

@@ -32,6 +32,7 @@ STAGES = (
 )
 TOOLS = (
     "reproduce",
+    "show_experiments",
     "inspect_checkpoint",
     "export_samples",
     "sample_conditionally",

@@ -20,6 +20,11 @@ def test_queued_shots_run_what_they_guide_alone_and_share_the_stores(project: Pr
     assert "caching" not in output
     after = {p: p.stat().st_mtime_ns for p in (project.folder / ".store").rglob("c/*/0/0")}
     assert after == before, "no shard was written again"
+    lines = project.run(sys.executable, "-m", "stages.show_experiments").splitlines()
+    assert max(map(len, lines)) <= 140
+    shots = next(line.split() for line in lines if line.startswith("shots "))
+    assert {"1", "3"} <= set(shots[1:])
+    assert any(line.startswith("digiface fewshot_miou_per_image ") for line in lines)
     shown = project.run("dvc", "exp", "show", "--csv")
     assert {"1", "3"} <= {row.split(",")[-1] for row in shown.splitlines()} or ",1," in shown
 

@@ -1,8 +1,11 @@
 """The README says what the reports say."""
 
 import json
+import os
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,58 @@ def test_committed_extractors_segment_the_study_they_are_of(tmp_path, monkeypatc
         assert sample.size == (512, 256)
 
 
+def example(*words, **options):
+    """The example, started as a user starts it."""
+    command = [sys.executable, "examples/segment_one_sample.py", *words]
+    env = os.environ | {"PYTHONPATH": str(REPO)}
+    return subprocess.Popen(
+        command, cwd=REPO, env=env, text=True, stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nobody",), "extractor 'nobody'; wanted one of digiface, ffhq, ffhq_16shot"),
+        (("ffhq", "seven"), "seed 'seven'; wanted a whole number"),
+    ],
+)
+def test_the_example_says_what_it_knows(words, said):
+    with example(*words) as started:
+        _, errors = started.communicate()
+    assert started.returncode == 2
+    assert said in errors and errors.count("\n") == 1
+
+
+def test_an_unknown_study_has_no_generator():
+    from examples.segment_one_sample import fetched_generator
+
+    with pytest.raises(InputError, match="study 'nobody'; wanted one of digiface, ffhq"):
+        fetched_generator("nobody")
+
+
+QUIET = """
+from examples import segment_one_sample as example
+from pipeline.generators.registry import load_generator
+example.fetched_generator = lambda study: load_generator({path!r})
+example.run(["digiface"])
+"""
+
+
+def test_the_example_ends_quietly_when_nobody_reads_on(tmp_path, published):
+    """As before `| head -1`, which may have gone by the first line."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-c", QUIET.format(path=str(published("digiface")))]
+    env = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=env, stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (tmp_path / "sample.png").exists()
+    assert done.returncode == -signal.SIGPIPE and b"Traceback" not in done.stderr
+
+
 def test_headline_metrics_are_few_flat_numbers():
     for study in STUDIES:
         values = json.loads((REPO / f"reports/metrics/{study}.json").read_text())
@@ -113,6 +168,24 @@ def test_files_and_targets_that_the_readme_names_exist():
     makefile = (REPO / "Makefile").read_text()
     for target in re.findall(r"`?make (\w+)`?", README):
         assert f"\n{target}:" in makefile, target
+
+
+def test_links_into_the_page_of_results_find_their_place():
+    page = (REPO / "reports" / "results.md").read_text()
+    linked = set()
+    for path in [REPO / "README.md", *(REPO / "docs").glob("*.md")]:
+        linked |= set(re.findall(r"results\.md#([^)]+)\)", path.read_text()))
+    assert {"table2", "edits"} <= linked, "a link goes to its table, not to the whole page"
+    for anchor in linked:
+        assert f'<a id="{anchor}"></a>' in page, anchor
+
+
+def test_the_readme_says_how_sure_the_results_are():
+    text, page = committed("README.md"), committed("reports/results.md")
+    said = re.search(r"<!-- caption: [^>]*-->\n(.*?)\n<!-- end of caption -->", text, re.DOTALL)[1]
+    assert len(said.splitlines()) == len(STUDIES)
+    for line in said.splitlines():
+        assert line in page.splitlines(), "the caption is made with the page, from the same results"
 
 
 def test_weights_agree_with_params():

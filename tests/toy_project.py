@@ -12,7 +12,7 @@ import yaml
 REPO = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COPIED = ("pipeline", "stages", "checkpoints", "edits", "labels", "annotations", "dvc.yaml")
-COPIED += (".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
+COPIED += (".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
 FIRST = ".dvc/tmp/first.log"  # what the first run said; git ignores it
 
 STUDY = "digiface"

@@ -22,7 +22,8 @@ def to_nse(files: Mapping[str, dict]) -> list[str]:
             f"by `{protocol}`, the LSE scores {lse}, the best NSE ({tables.EXTRACTORS[best]}) "
             f"{nse}. On the same images, the LSE's score differs from the NSE's by "
             f"{row['relative']:+.1f} % ({relative['low']:+.1f} to {relative['high']:+.1f})"
-            f"{_verdict(relative)}. The paper's claim of at most {PAPER_GAP} % below {held}."
+            f"{_verdict(relative)}. The paper claims that an LSE loses at most {PAPER_GAP} %; here "
+            f"this {held}."
         )
     return lines
 
@@ -33,11 +34,8 @@ def nse_training(files: Mapping[str, dict]) -> list[str]:
     fit = files.get(f"{best}_fit", {})
     if "passes" not in fit:
         return []
-    width = f" and at most {fit['width']} channels wide" if fit.get("width") else ""
-    return [
-        f"the best NSE was trained on {fit['passes']:.3g} windows per sample{width}: a CPU's "
-        "budget, smaller than the paper's."
-    ]
+    width = f", with at most {fit['width']} channels per map" if fit.get("width") else ""
+    return [f"the best NSE was trained on {fit['passes']:.3g} windows per sample{width}."]
 
 
 def to_control(files: Mapping[str, dict]) -> list[str]:

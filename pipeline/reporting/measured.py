@@ -1,4 +1,4 @@
-"""Benchmark JSON as the README's table of measurements."""
+"""Benchmark JSON as the table of the page of measurements."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

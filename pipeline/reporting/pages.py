@@ -58,8 +58,8 @@ def results_page(metrics: Metrics) -> str:
     for section in SECTIONS:
         if not (listed := [table for table in section.tables(metrics) if len(table[-1])]):
             continue
-        links = [f"  * [{title}](#{name})" for name, title, _, _ in listed]
-        contents += [f"* [{section.title}](#{section.anchor})", *links]
+        links = ", ".join(f"[{title}](#{name})" for name, title, _, _ in listed)
+        contents.append(f"* [{section.title}](#{section.anchor}): {links}")
         said = [
             f"* `{study}`: {line}"
             for describe in section.findings

@@ -177,7 +177,7 @@ def _open(path: str | Path) -> tuple[nn.Module, Sequence[str], int | None]:
         raise InputError(
             f"no file at {path}",
             "weights of a teacher, a folder of a Hugging Face model, or its id OWNER/NAME",
-            "name one of these; README says where teachers come from",
+            "name one of these; docs/teachers.md says where teachers come from",
         )
     if Path(path).suffix == ".safetensors":
         return _trained_here(path), CELEBAMASK19, INPUT_SIZE
