@@ -15,6 +15,7 @@ STAGES = (
     "fit_extractor",
     "judge_teacher",
     "evaluate_extractor",
+    "preview_study",
     "compare_extractors",
     "measure_controls",
     "measure_geometry",
