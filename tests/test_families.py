@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import toys
@@ -201,3 +202,16 @@ def test_figures_and_tables_show_the_family(study):
     assert {path.name for path in figures.iterdir()} == {f"{name}.png" for name in names}
     for name in ("table1", "table2", "table3", "table4", "edits", "directions", "geometry_taps"):
         assert f"| {family} |" in (study.folder / f"reports/tables/{name}.md").read_text(), name
+
+
+def test_first_results_are_those_of_the_whole_run(study):
+    family = study.generator.family
+    preview, reports = study.folder / "data/preview" / family, study.folder / "reports"
+    drawn = (reports / "figures" / family / "masks.png").read_bytes()
+    assert (preview / "masks.png").read_bytes() == drawn
+    first, table = (
+        pd.read_csv(path) for path in (preview / "table.csv", reports / "tables/table1.csv")
+    )
+    assert [*first["masks from"]][:2] == ["LSE", "LSE with a bias"]
+    columns = ["study", "masks from", "miou_per_image", "miou_dataset"]
+    pd.testing.assert_frame_equal(first[columns], table.loc[: len(first) - 1, columns])
