@@ -120,6 +120,7 @@ HELP = {
     # Files
     "annotations": "Folder of masks that people drew (PNG, COCO, LabelMe, Label Studio), or empty.",
     "card": "Model card to write (Markdown).",
+    "ceiling": "The teacher's scores under the judge (JSON).",
     "checkpoint": "Generator, as fetch_checkpoint writes it.",
     "code": "Folder for a JSON of digests a stage.",
     "confusion": "Rows of (actual, predicted) class for a confusion plot (CSV).",
@@ -150,7 +151,7 @@ HELP = {
     "pixels": "Manifest of a pixel store (JSON).",
     "predictions": "Predicted masks (zarr), or the folder of them for make_figures.",
     "sampled": "Latents, images and masks that were sampled (zarr).",
-    "preview": "Folder for a figure of masks and a table of extractors.",
+    "preview": "Folder for a figure of masks, a table and what they are made from.",
     "readme": "README to update.",
     "record": "File of durations to renew by the stages that run; none: nothing is recorded.",
     "reports": "Folder of headline metrics, tables and benchmarks, where the pages go.",

@@ -1,32 +1,52 @@
-"""Scores and masks of a study's extractors become its first results: a table and a figure."""
+"""The LSE becomes a study's first results: a figure of its masks and a table of its scores."""
 
 from pathlib import Path
 
 from stages import run
+from stages.evaluate_extractor import evaluate_extractor
 
 
 def preview_study(
+    checkpoint: Path,
+    latents: Path,
     images: Path,
     masks: Path,
     judge_masks: Path,
-    predictions: Path,
-    evaluations: Path,
+    ceiling: Path,
+    extractor: Path,
     preview: Path,
     *,
     study: str,
     samples: int,
     seed: int,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
 ) -> None:
-    """Write masks.png and table.md, and print the table; `seed` draws the samples."""
+    """Write masks.png and table.md, and print the table; `seed` draws the samples of the figure.
+
+    The LSE is evaluated here by itself: the other extractors take minutes to fit.
+    """
     from pipeline.reporting import draw_extractors, tables
+    from pipeline.runtime.files import read_json
     from pipeline.runtime.progress import say
 
-    shown = images, masks, judge_masks, predictions
-    draw_extractors(*shown, preview / "masks.png", samples, seed)
-    table = tables.extractor_table({study: tables.read_study(evaluations)})
-    path, note = preview / "table", "95 % intervals in parentheses; more in reports/tables."
-    tables.write_table(table.dropna(axis=1, how="all"), path, f"First results of {study}", note)
-    say(path.with_suffix(".md").read_text() + f"Masks: {preview / 'masks.png'}")
+    evaluate_extractor(
+        *(checkpoint, latents, masks, extractor.parent, preview, preview),
+        names=[extractor.stem],
+        compute=compute,
+        device=device,
+        judge_masks=judge_masks,
+        workers=workers,
+    )
+    draw_extractors(
+        images, masks, judge_masks, preview, preview / "masks.png", samples=samples, seed=seed
+    )
+    files = tables.read_study(preview) | {"ceiling": read_json(ceiling)}
+    table = tables.extractor_table({study: files}).dropna(axis=1, how="all")
+    note = "IoU in %, with 95 % intervals; the row of the teacher is the limit under the judge."
+    tables.write_table(table, preview / "table", f"First results of {study}", note)
+    say((preview / "table.md").read_text() + f"\nMasks: {preview / 'masks.png'}")
 
 
 if __name__ == "__main__":

@@ -134,9 +134,11 @@ def downloads(work: Work, known: Durations) -> str:
     missing = [name for name, size in wheels(work.commands).items() if size is None]
     if not missing:
         return "no downloads"
-    least = "" if known.download_mb.keys() >= {*missing} else "at least "
-    size = sum(known.download_mb.get(name, 0) for name in missing)
-    return f"{len(missing)} downloads, {least}{size:.0f} MB"
+    sizes = [known.download_mb[name] for name in missing if name in known.download_mb]
+    least = "at least " if len(sizes) < len(missing) else ""
+    return f"{len(missing)} downloads, " + (
+        f"{least}{sum(sizes):.0f} MB" if sizes else "size unknown"
+    )
 
 
 def wheels(commands: Mapping[str, str]) -> dict[str, float | None]:
