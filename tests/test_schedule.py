@@ -38,10 +38,10 @@ def order(schedule: Schedule) -> list[str]:
     return begun
 
 
-def test_first_results_come_first_and_then_the_longest_path():
+def test_first_results_come_first_and_then_other_studies_and_the_longest_path():
     assert order(Schedule(NEEDS, SECONDS, [0, 1], "view@a")) == [
         *("trace", "label@a", "view@a"),
-        *("label@b", "fit@a", "fit@b", "view@b", "edit@b", "tables"),
+        *("label@b", "fit@a", "view@b", "fit@b", "edit@b", "tables"),
     ]
 
 

@@ -14,9 +14,14 @@ def expected(stages: Iterable[str], recorded: Mapping[str, float]) -> dict[str, 
     """CPU-seconds of each stage: as recorded, else the median of its name, else of all."""
     named: dict[str, list[float]] = {}
     for stage, seconds in recorded.items():
-        named.setdefault(stage.partition("@")[0], []).append(seconds)
+        named.setdefault(_name(stage), []).append(seconds)
     rest = list(recorded.values()) or [UNKNOWN]
-    return {s: recorded.get(s, median(named.get(s.partition("@")[0], rest))) for s in stages}
+    return {s: recorded.get(s, median(named.get(_name(s), rest))) for s in stages}
+
+
+def _name(stage: str) -> str:
+    """What a stage is called in dvc.yaml: of `fit@ffhq-lse` fit."""
+    return stage.partition("@")[0]
 
 
 def by_study(stages: Iterable[str]) -> dict[str, str]:
@@ -67,7 +72,8 @@ class Schedule:
     """Stages on cores, at most one a core: what is ready of the longest path to the end goes first.
 
     All that the stage `first` needs goes before that, and alone while `first` is not done: a long
-    stage that began beside it would keep a core from it. Times are seconds of any one clock.
+    stage that began beside it would keep a core from it. Its like of other studies begin as soon
+    as they can. Times are seconds of any one clock.
     """
 
     def __init__(
@@ -80,7 +86,8 @@ class Schedule:
         self.needs, self.seconds, self.cores = dict(needs), dict(seconds), sorted(cores)
         self.first, self.needed_first = first, needed_by(first, needs)
         paths = paths_to_the_end(needs, seconds)
-        self.waiting = sorted(needs, key=lambda s: (s not in self.needed_first, -paths[s]))
+        soon = self.needed_first | {s for s in needs if first and _name(s) == _name(first)}
+        self.waiting = sorted(needs, key=lambda s: (s not in soon, -paths[s]))
         self.running: dict[str, tuple[float, list[int]]] = {}  # when it began, its cores
         self.done: set[str] = set()
         self.failed: list[str] = []
