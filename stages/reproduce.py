@@ -111,8 +111,8 @@ def statement(
     parts = [f"{len(work.needs)} stages to run{sure} ({', '.join(counts)})", downloads(work, known)]
     if not known.stages:
         return ["; ".join(parts), f"time and disk unknown: {DURATIONS} has no earlier run"]
-    written = sum(known.disk_mb.get(stage, 0) for stage in work.needs) / 1000
-    parts.append(f"about {written:.1f} GB in .store and data")
+    if written := sum(known.disk_mb.get(stage, 0) for stage in work.needs):
+        parts.append(f"about {written / 1000:.1f} GB in .store and data")
     ends = schedule.ends(0)
     time_needed = (
         f"about {max(ends.values()) / 60:.0f} min on {machine['cores']} cores "
@@ -136,9 +136,8 @@ def downloads(work: Work, known: Durations) -> str:
         return "no downloads"
     sizes = [known.download_mb[name] for name in missing if name in known.download_mb]
     least = "at least " if len(sizes) < len(missing) else ""
-    return f"{len(missing)} downloads, " + (
-        f"{least}{sum(sizes):.0f} MB" if sizes else "size unknown"
-    )
+    size = f"{least}{sum(sizes):.0f} MB" if sizes else "size unknown"
+    return f"{len(missing)} download{'s' if len(missing) > 1 else ''}, {size}"
 
 
 def wheels(commands: Mapping[str, str]) -> dict[str, float | None]:

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -62,10 +63,10 @@ def run(tmp_path):
     env.pop("DVC_ROOT", None)
 
     def run(*words):
-        return subprocess.run(
-            words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
-        )
+        options = run.options | {"capture_output": True, "text": True, "timeout": 120}
+        return subprocess.run(words, check=False, **options)
 
+    run.options = {"cwd": tmp_path, "env": env, "start_new_session": True}
     assert run("dvc", "init", "-q", "--no-scm").returncode == 0
     return run
 
@@ -148,6 +149,19 @@ def test_what_ran_is_recorded_on_request(run, tmp_path):
     assert "to run" not in again.stdout and path.read_bytes() == kept, "nothing ran"
 
 
+@more_than_one_core
+def test_ctrl_c_ends_the_stages_and_what_is_done_stays(run, tmp_path):
+    assert run("dvc", "repro", "trace_imports").returncode == 0
+    words = [sys.executable, "-m", "stages.reproduce"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, **run.options) as process:
+        while "work.py" not in process.stdout.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (tmp_path / "code").exists() and not (tmp_path / "table").exists()
+
+
 def test_one_core_times_no_stages_and_says_so(run):
     done = run("taskset", "-c", str(min(os.sched_getaffinity(0))), *RECORD)
     assert done.returncode == 2
@@ -197,7 +211,7 @@ def test_the_statement_names_stages_downloads_disk_time_and_first_results():
 def test_a_wheel_in_the_store_is_not_fetched(store_root):
     (store_root / "wheels").mkdir(parents=True)
     (store_root / "wheels" / "any.whl").write_bytes(b"one")
-    assert "; 1 downloads, 38 MB; " in said()[0]
+    assert "; 1 download, 38 MB; " in said()[0]
     (store_root / "wheels" / "other.whl").write_bytes(b"two")
     assert "; no downloads; " in said()[0]
 
