@@ -14,6 +14,7 @@ STAGES = (
     "cache_pixels",
     "fit_extractor",
     "judge_teacher",
+    "preview_study",
     "evaluate_extractor",
     "compare_extractors",
     "measure_controls",

@@ -23,17 +23,16 @@ def make_figures(
     seed: int,
 ) -> None:
     """Write the figures of a study, each if its data is there; `seed` draws the samples."""
-    import numpy as np
     import pandas as pd
 
     from pipeline.data.arrays import Group
     from pipeline.reporting import (
         confusion_figure,
+        draw_extractors,
         editing,
         fewshot,
         geometry,
         line_figure,
-        mask_figure,
         sampling,
         style,
         tables,
@@ -41,15 +40,9 @@ def make_figures(
     )
     from pipeline.reporting import directions as found_directions
 
-    total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
-    rows = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
-    sources = {"teacher": masks, "judge": judge_masks} | {
-        title: predictions / f"{name}.zarr.zip"
-        for name, title in (("lse", "LSE"), ("nse1", "NSE-1"), ("nse2", "NSE-2"))
-    }
-    shown = {t: Group(p).read("test", "masks")[rows] for t, p in sources.items() if p.exists()}
-    pictures = Group(images).read("test", "images")[rows]
-    mask_figure(figures / "masks.png", pictures, shown, classes, [f"test {row}" for row in rows])
+    classes = Group(masks).attributes["classes"]
+    shown = images, masks, judge_masks, predictions
+    draw_extractors(*shown, figures / "masks.png", samples, seed)
 
     files = tables.read_study(results)
     line_figure(figures / "training.png", [views.training_panel(files)])

@@ -1,19 +1,26 @@
 """The whole run: `dvc repro`, with as many stages side by side as there are cores."""
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
+from pipeline.runtime.durations import Durations
+from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import read_json, sha256, store_root
+from pipeline.runtime.schedule import Schedule, by_study, expected, fastest
 from stages import run
 
-# The longest stage that nothing but tables and figures waits for, and the one before it: they begin
-# as soon as they can, or the run would end with it alone, on one core. More stages than these would
-# only put off the first results.
-LONG = {"fit_fewshot", "measure_editing"}
+DURATIONS = Path("reports/durations.json")  # of an earlier run; git tracks it
+FIRST = "preview_study"  # the stage that makes a study's first results
 ADVICE = (
     "To track the changes",
     "\tgit add",
@@ -23,27 +30,45 @@ ADVICE = (
 )
 
 
-def reproduce() -> None:
+@dataclass(frozen=True)
+class Work:
+    """What is out of date, or needs what is, in the order of dvc.yaml."""
+
+    needs: dict[str, set[str]]  # {stage: those of the stages here that it needs}
+    commands: dict[str, str]
+    certain: set[str]  # out of date themselves; the others run if what they need changes
+
+
+def reproduce(*, record: Path | None = None) -> None:
     """Run what is out of date, as `dvc repro` does, but several stages at once.
 
-    Two stages of one thread each take less time than one after the other on two threads. A stage
-    starts when all that it needs is done; where one fails, what does not need it goes on.
-    Ctrl-C stops all of them; what is done stays done.
+    Says first what it will do. Two stages of one thread each take less time than one after the
+    other on two threads. A stage starts when all that it needs is done; where one fails, what does
+    not need it goes on. Ctrl-C stops all of them; what is done stays done.
     """
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) > 1:
-        needs = stages_to_run()
-        if failed := side_by_side(needs, cores):
-            print(f"failed: {', '.join(failed)}; what needs them was left out", file=sys.stderr)
+    if record and len(cores) == 1:
+        raise InputError(
+            "--record on one core", "two cores or more, where each stage is timed", "leave it out"
+        )
+    if (work := stages_to_run()).needs:
+        known = Durations.read(DURATIONS)
+        machine = {"cores": len(cores)} | (probe() if known.stages or record else {})
+        seconds = expected(work.needs, known.on(machine))
+        schedule = Schedule(work.needs, seconds, cores, fastest(FIRST, seconds))
+        print("\n".join(statement(work, schedule, known, machine)), flush=True)
+        took = side_by_side(schedule) if len(cores) > 1 else {}
+        if schedule.failed:
+            failed = ", ".join(schedule.failed)
+            print(f"failed: {failed}; what needs them was left out", file=sys.stderr)
             sys.exit(1)
+        if record:
+            Durations.read(record).merged(measured(work, machine, took)).write(record)
     sys.exit(subprocess.run(["dvc", "repro"]).returncode)
 
 
-def stages_to_run() -> dict[str, set[str]]:
-    """What is out of date, or needs what is: {stage: those of them that it needs}.
-
-    In the order of dvc.yaml, so that first results come first.
-    """
+def stages_to_run() -> Work:
+    """What is out of date, or needs what is; exit status 2 if DVC cannot tell."""
     import logging
 
     import networkx
@@ -54,84 +79,149 @@ def stages_to_run() -> dict[str, set[str]]:
     try:
         with Repo() as repo:
             graph = repo.index.graph  # edges lead to what a stage needs
-            changed = repo.status()
-            stale = {stage for stage in graph if stage.addressing in changed}
+            status = repo.status()
+            stale = {stage for stage in graph if stage.addressing in status}
             stale |= {above for stage in stale for above in networkx.ancestors(graph, stage)}
             todo = [stage for stage in repo.index.stages if stage in stale and not stage.frozen]
-            return {
-                stage.addressing: {need.addressing for need in graph.successors(stage)}
-                & {other.addressing for other in todo}
-                for stage in todo
-            }
+            names = {stage.addressing for stage in todo}
+            return Work(
+                {s.addressing: names & {n.addressing for n in graph.successors(s)} for s in todo},
+                {s.addressing: s.cmd if isinstance(s.cmd, str) else " ".join(s.cmd) for s in todo},
+                names & {*status},
+            )
     except DvcException as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def side_by_side(needs: dict[str, set[str]], cores: list[int]) -> list[str]:
-    """Run every stage once what it needs is done, at most one a core; returns what failed."""
-    waiting, running, readers, failed = dict(needs), {}, [], []
-    started = time.monotonic()
+def probe() -> dict:
+    """How fast a core of this machine is, as `pipeline.runtime.probe` measures in a second."""
+    words = [sys.executable, "-m", "pipeline.runtime.probe"]
+    return json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def statement(
+    work: Work, schedule: Schedule, known: Durations, machine: Mapping[str, float]
+) -> list[str]:
+    """What a run will do, in lines: stages, downloads, disk, time and first results."""
+    studies = Counter(by_study(work.needs).values())
+    counts = [f"{name} {num}" for name, num in studies.most_common() if name]
+    counts += [f"shared {studies['']}"] if "" in studies else []
+    sure = "" if work.certain >= {*work.needs} else " at most"
+    parts = [f"{len(work.needs)} stages to run{sure} ({', '.join(counts)})", downloads(work, known)]
+    if not known.stages:
+        return ["; ".join(parts), f"time and disk unknown: {DURATIONS} has no earlier run"]
+    if written := sum(known.disk_mb.get(stage, 0) for stage in work.needs):
+        parts.append(f"about {written / 1000:.1f} GB in .store and data")
+    ends = schedule.ends(0)
+    time_needed = (
+        f"about {max(ends.values()) / 60:.0f} min on {machine['cores']} cores "
+        f"({sum(schedule.seconds.values()):,.0f} CPU s; this machine runs the probe at "
+        f"{known.pace(machine):.2f} of the reference)"
+    )
+    if schedule.first:
+        study = schedule.first.partition("@")[2]
+        minutes = ends[schedule.first] / 60
+        time_needed += f"; first results ({study} table and figure) after about {minutes:.0f} min"
+    lines = ["; ".join(parts), time_needed]
+    if known.machine["bfloat16_units"] and not machine["bfloat16_units"]:
+        lines.append("this machine has no bfloat16 units, the reference has: it may take longer")
+    return lines
+
+
+def downloads(work: Work, known: Durations) -> str:
+    """How many wheels are to be fetched, and their MB as far as known."""
+    missing = [name for name, size in wheels(work.commands).items() if size is None]
+    if not missing:
+        return "no downloads"
+    sizes = [known.download_mb[name] for name in missing if name in known.download_mb]
+    least = "at least " if len(sizes) < len(missing) else ""
+    size = f"{least}{sum(sizes):.0f} MB" if sizes else "size unknown"
+    return f"{len(missing)} download{'s' if len(missing) > 1 else ''}, {size}"
+
+
+def wheels(commands: Mapping[str, str]) -> dict[str, float | None]:
+    """{package==version: MB of its wheel in the store, None if it is not there} of all commands."""
+    options = [dict(pairwise(shlex.split(command))) for command in commands.values()]
+    fetched = [option for option in options if "--package" in option]
+    stored = (store_root() / "wheels").glob("*.whl") if fetched else ()
+    sizes = {sha256(path): round(path.stat().st_size / 1e6, 1) for path in stored}
+    return {f"{o['--package']}=={o['--version']}": sizes.get(o["--sha256"]) for o in fetched}
+
+
+def measured(work: Work, machine: Mapping[str, float], took: Mapping[str, float]) -> Durations:
+    """What a run took, for the stages that ran; `took` is their CPU-seconds."""
+    from dvc.repo import Repo
+
+    from pipeline.data.stores import list_stores
+
+    stores = {store["fingerprint"]: store["bytes"] for store in list_stores(store_root())}
+    disk = {}
+    with Repo() as repo:
+        for stage in (s for s in repo.index.stages if s.addressing in took):
+            sizes = [out.meta.size or 0 for out in stage.outs]
+            for path in (Path(out.fs_path) for out in stage.outs):
+                if path.suffix == ".json":  # perhaps the manifest of a store
+                    sizes.append(stores.get(read_json(path).get("fingerprint"), 0))
+            disk[stage.addressing] = round(sum(sizes) / 1e6, 1)
+    fetched = {name: size for name, size in wheels(work.commands).items() if size}
+    seconds = {stage: round(value, 1) for stage, value in took.items()}
+    return Durations(machine, seconds, disk, fetched)
+
+
+def side_by_side(schedule: Schedule) -> dict[str, float]:
+    """Run the stages of a schedule, each in processes of its own; what fails is noted there.
+
+    Returns {stage: CPU-seconds} of those that ran: DVC skips a stage if nothing that it needs has
+    changed, and may have its outs in the cache.
+    """
+    running, took, started = {}, {}, time.monotonic()
     try:
-        while waiting or running:
+        while True:
             for stage in [name for name, process in running.items() if _ended(process)]:
-                process = running.pop(stage)
-                if process.returncode:
-                    failed.append(stage)
-                now, done = time.monotonic(), len(needs) - len(waiting) - len(running)
+                process, now = running.pop(stage), time.monotonic()
+                process.reader.join()
+                if process.ran and not process.returncode:
+                    took[stage] = process.cpu_seconds
+                    schedule.saw(stage, now)
+                schedule.end(stage, failed=process.returncode != 0)
                 print(
                     f"[{stage}] {'failed' if process.returncode else 'done'} after "
                     f"{now - process.began:.0f} s ({process.cpu_seconds:.0f} CPU s); "
-                    f"{done} of {len(needs)} stages in {(now - started) / 60:.0f} min",
+                    f"{progress(schedule, started, now)}",
                     flush=True,
                 )
-            undone = {*waiting, *running, *failed}
-            ready = [name for name, wanted in waiting.items() if not wanted & undone]
-            ready = taking_turns(ready, running)
-            if not ready and not running:
-                return failed
-            free = sorted({*cores} - {c for p in running.values() for c in p.cores})
-            for i, stage in enumerate(ready[: len(free)]):
-                del waiting[stage]
-                running[stage] = _start(stage, free[i :: min(len(free), len(ready))])
-                readers.append(threading.Thread(target=_relay, args=(stage, running[stage].stdout)))
-                readers[-1].start()
+            for stage, cores in schedule.start(time.monotonic()).items():
+                running[stage] = _start(stage, cores)
+            if not running:
+                return took
             time.sleep(0.1)
     except KeyboardInterrupt:  # the terminal has sent it to the stages as well
         for process in running.values():
             process.wait()
         sys.exit(130)
     finally:
-        for reader in readers:
-            reader.join()
-    return failed
+        for process in running.values():
+            process.reader.join()
 
 
-def taking_turns(ready: Iterable[str], running: Iterable[str]) -> list[str]:
-    """What is ready to run: the study with the fewest stages first, of it LONG ones, then in order.
-
-    So the fast study has its first results early, and the slow one does not wait for its last.
-    """
-    left = list(ready)
-    names = {stage.partition("@")[2] for stage in (*left, *running)}
-
-    def study(stage: str) -> str:  # of `fit@ffhq-lse` ffhq, if there is a `judge@ffhq` as well
-        own = stage.partition("@")[2]
-        return min(name for name in names if own == name or own.startswith(f"{name}-"))
-
-    busy, order = Counter(map(study, running)), []
-    while left:
-        order.append(min(left, key=lambda s: (busy[study(s)], s.partition("@")[0] not in LONG)))
-        left.remove(order[-1])
-        busy[study(order[-1])] += 1
-    return order
+def progress(schedule: Schedule, started: float, now: float) -> str:
+    """How many stages are done, since when, and how long the others will take."""
+    ended = len(schedule.done) + len(schedule.failed)
+    said = f"{ended} of {len(schedule.needs)} stages in {(now - started) / 60:.0f} min"
+    left = max(schedule.ends(now).values(), default=0) / 60
+    if not left:
+        return said
+    return f"{said}, {f'about {left:.0f}' if left >= 1 else 'less than 1'} min left"
 
 
 def _start(stage: str, cores: list[int]) -> subprocess.Popen:
     words = ["dvc", "--wait-for-lock", "repro", "--single-item", stage]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     os.sched_setaffinity(process.pid, cores)
-    process.cores, process.began = cores, time.monotonic()
+    process.began, process.ran = time.monotonic(), False
+    process.reader = threading.Thread(target=_relay, args=(stage, process))
+    process.reader.start()
     return process
 
 
@@ -144,9 +234,10 @@ def _ended(process: subprocess.Popen) -> bool:
     return pid != 0
 
 
-def _relay(stage: str, lines: Iterable[str]) -> None:
+def _relay(stage: str, process: subprocess.Popen) -> None:
     """Print what a stage says, each line after its name, without DVC's advice after every stage."""
-    for line in lines:
+    for line in process.stdout:
+        process.ran |= line.startswith("Running stage")
         if line.strip() and not line.startswith(ADVICE):
             print(f"[{stage}] {line}", end="", flush=True)
 

@@ -70,6 +70,11 @@ def test_the_plan_is_printed_before_the_work(project: Project):
     assert "GiB on disk at peak" in project.first
 
 
+def test_first_results_are_printed_before_the_rest(project: Project):
+    assert "# First results of digiface" in project.first
+    assert project.first.index("| digiface | LSE |") < project.first.index("measure_editing")
+
+
 def test_a_second_run_runs_nothing(project: Project):
     output = project.run("dvc", "repro")
     assert not project.ran(output)

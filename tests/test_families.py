@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import toys
@@ -202,3 +203,19 @@ def test_figures_and_tables_show_the_family(study):
     assert {path.name for path in figures.iterdir()} == {f"{name}.png" for name in names}
     for name in ("table1", "table2", "table3", "table4", "edits", "directions", "geometry_taps"):
         assert f"| {family} |" in (study.folder / f"reports/tables/{name}.md").read_text(), name
+
+
+def test_first_results_are_those_of_the_whole_run(study):
+    family = study.generator.family
+    preview, results = (
+        study.folder / "data/preview" / family,
+        study.folder / "data/results" / family,
+    )
+    assert read_json(preview / "lse.json") == read_json(results / "scores/lse.json")
+    assert (preview / "masks.png").stat().st_size > 10_000
+    columns = ["study", "masks from", "miou_per_image", "miou_dataset", "miou_dataset vs judge"]
+    first, whole = (
+        pd.read_csv(path)[columns].set_index("masks from").loc[["LSE", "teacher"]]
+        for path in (preview / "table.csv", study.folder / "reports/tables/table1.csv")
+    )
+    pd.testing.assert_frame_equal(first, whole)

@@ -18,7 +18,7 @@ FIRST = ".dvc/tmp/first.log"  # what the first run said; git ignores it
 STUDY = "digiface"
 EXTRACTORS = ("lse", "nse1")
 FITS = {f"fit_extractor@{STUDY}-{e}" for e in EXTRACTORS}
-EVALUATIONS = {f"evaluate_extractor@{STUDY}"}
+EVALUATIONS = {f"{stage}@{STUDY}" for stage in ("evaluate_extractor", "preview_study")}
 LISTS = {
     f"{verb}_{labels}@{STUDY}" for verb in ("fit", "evaluate") for labels in ("full", "selected")
 }

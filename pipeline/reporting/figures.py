@@ -7,10 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.arrays import Group
 from pipeline.reporting.palette import class_colors, colorize, rgb
 from pipeline.runtime.files import atomic
 
 MANY = 24  # classes: a legend of more shows those that occur
+
+
+def draw_extractors(
+    images: Path,
+    masks: Path,  # the teacher's
+    judge_masks: Path,
+    predictions: Path,  # folder of NAME.zarr.zip
+    path: Path,
+    samples: int,
+    seed: int,  # draws them from the test split
+) -> None:
+    """The first picture of a study: test samples with the masks of teacher, judge, LSE and NSEs."""
+    total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
+    rows = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
+    sources = {"teacher": masks, "judge": judge_masks} | {
+        title: predictions / f"{name}.zarr.zip"
+        for name, title in (("lse", "LSE"), ("nse1", "NSE-1"), ("nse2", "NSE-2"))
+    }
+    shown = {t: Group(p).read("test", "masks")[rows] for t, p in sources.items() if p.exists()}
+    pictures = Group(images).read("test", "images")[rows]
+    mask_figure(path, pictures, shown, classes, [f"test {row}" for row in rows])
 
 
 def mask_figure(

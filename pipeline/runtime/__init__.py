@@ -1,4 +1,4 @@
-"""Errors, files, processes, devices, code digests and progress: nothing about images.
+"""Errors, files, processes, devices, schedules, code digests and progress: nothing about images.
 
 What belongs here would serve any pipeline. It imports nothing else of the library.
 """

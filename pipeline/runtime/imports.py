@@ -34,7 +34,7 @@ def closure(
             or not (path := _path(name))
         ):
             continue
-        reached[name], imported = _traced(path)
+        reached[name], imported = _traced(path.read_text(encoding="utf-8"))
         waiting += [*imported, name.rpartition(".")[0]]
     return dict(sorted(reached.items()))
 
@@ -57,9 +57,9 @@ def _path(module: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _traced(path: Path) -> tuple[str, list[str]]:
-    """The digest of a file, and the names that it imports, modules or not."""
-    source = path.read_text(encoding="utf-8")
+@lru_cache(maxsize=1024)  # most modules are reached from most stages
+def _traced(source: str) -> tuple[str, list[str]]:
+    """The digest of a file's source, and the names that it imports, modules or not."""
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

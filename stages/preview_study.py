@@ -1,0 +1,53 @@
+"""The LSE becomes a study's first results: a figure of its masks and a table of its scores."""
+
+from pathlib import Path
+
+from stages import run
+from stages.evaluate_extractor import evaluate_extractor
+
+
+def preview_study(
+    checkpoint: Path,
+    latents: Path,
+    images: Path,
+    masks: Path,
+    judge_masks: Path,
+    ceiling: Path,
+    extractor: Path,
+    preview: Path,
+    *,
+    study: str,
+    samples: int,
+    seed: int,
+    compute: str,
+    device: str,
+    workers: int = 0,  # processes; 0: one a core
+) -> None:
+    """Write masks.png and table.md, and print the table; `seed` draws the samples of the figure.
+
+    The LSE is evaluated here by itself: the other extractors take minutes to fit.
+    """
+    from pipeline.reporting import draw_extractors, tables
+    from pipeline.runtime.files import read_json
+    from pipeline.runtime.progress import say
+
+    evaluate_extractor(
+        *(checkpoint, latents, masks, extractor.parent, preview, preview),
+        names=[extractor.stem],
+        compute=compute,
+        device=device,
+        judge_masks=judge_masks,
+        workers=workers,
+    )
+    draw_extractors(
+        images, masks, judge_masks, preview, preview / "masks.png", samples=samples, seed=seed
+    )
+    files = tables.read_study(preview) | {"ceiling": read_json(ceiling)}
+    table = tables.extractor_table({study: files}).dropna(axis=1, how="all")
+    note = "IoU in %, with 95 % intervals; the row of the teacher is the limit under the judge."
+    tables.write_table(table, preview / "table", f"First results of {study}", note)
+    say((preview / "table.md").read_text() + f"\nMasks: {preview / 'masks.png'}")
+
+
+if __name__ == "__main__":
+    run(preview_study)
