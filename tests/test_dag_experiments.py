@@ -3,6 +3,7 @@
 import json
 import sys
 
+import pandas
 import pytest
 from toy_project import CONTROLLED, REPORTS, STUDY, Project
 
@@ -10,9 +11,18 @@ from toy_project import CONTROLLED, REPORTS, STUDY, Project
 pytestmark = [pytest.mark.dag, pytest.mark.real, pytest.mark.timeout(1800)]
 
 
+def pieces(project: Project) -> dict[str, set[str]]:
+    """Names of the finished pieces in the store, by kind."""
+    folders = (project.folder / ".store/pieces").iterdir()
+    return {folder.name: {path.name for path in folder.glob("*.npz")} for folder in folders}
+
+
 def test_queued_shots_run_what_they_guide_alone_and_share_the_stores(project: Project):
     before = {p: p.stat().st_mtime_ns for p in (project.folder / ".store").rglob("c/*/0/0")}
     assert before, "there are shards"
+    scores = pandas.read_csv(project.folder / f"data/edits/{STUDY}/scores.csv")
+    cases = ((scores["kind"] == "edited") & (scores["method"] == "fewshot")).sum()
+    made = pieces(project)
     project.run("dvc", "exp", "run", "--queue", "-S", "shots=1,3")
     output = project.run("dvc", "exp", "run", "--run-all")
     once = {f"fit_fewshot@{STUDY}"} | CONTROLLED | REPORTS
@@ -20,6 +30,9 @@ def test_queued_shots_run_what_they_guide_alone_and_share_the_stores(project: Pr
     assert "caching" not in output
     after = {p: p.stat().st_mtime_ns for p in (project.folder / ".store").rglob("c/*/0/0")}
     assert after == before, "no shard was written again"
+    new = {kind: len(names - made[kind]) for kind, names in pieces(project).items()}
+    assert new["edits"] == 2 * cases, "the few-shot method's, none of another"
+    assert new["conditional_samples"] <= 2 and new.get("second_moments", 0) == 0
     lines = project.run(sys.executable, "-m", "stages.show_experiments").splitlines()
     assert max(map(len, lines)) <= 140
     shots = next(line.split() for line in lines if line.startswith("shots "))
