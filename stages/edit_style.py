@@ -40,8 +40,6 @@ def edit_style(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Name clusters by masks, measure contributions, edit pairs by every method; write all."""
-    from shutil import rmtree
-
     from pipeline.data.features import open_source
     from pipeline.editing.style import report as reports
     from pipeline.editing.style.catalog import ClusterRule
@@ -61,11 +59,9 @@ def edit_style(
     rule = ClusterRule(*sizes, normalization, min_iou, seed)
     if paper_sizes:
         plan, rule = at_paper_sizes(plan, rule)
-    finished = styled.with_name(f"{styled.name}.partial")
-    study = run_study(inputs, plan, rule, finished, workers)
+    study = run_study(inputs, plan, rule, workers)
     reports.write_study(styled, study, plan, inputs)
     write_json(metrics, reports.report(study, plan, read_json(full)))
-    rmtree(finished)  # it served a killed run
 
 
 if __name__ == "__main__":

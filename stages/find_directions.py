@@ -35,8 +35,6 @@ def find_directions(
     workers: int = 0,  # processes; 0: one a core
 ) -> None:
     """Factorize the style weights, measure what directions change, and draw boundaries."""
-    from shutil import rmtree
-
     from pipeline.data.features import open_source
     from pipeline.editing.directions.study import Plan, open_setup, run_study, write_study
     from pipeline.runtime.files import write_json
@@ -58,11 +56,9 @@ def find_directions(
         tuple(alphas),
         seed,
     )
-    parts = directions.with_name(f"{directions.name}.partial")
-    study = run_study(setup, plan, masks, parts, workers)
+    study = run_study(setup, plan, masks, workers)
     write_study(directions, study, setup.classes, plan)
     write_json(metrics, study.report)
-    rmtree(parts)  # it served a killed run
 
 
 if __name__ == "__main__":

@@ -24,6 +24,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("dag") is None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_store(tmp_path_factory):
+    """The store of fixtures that several tests share, which begin before any test's own store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_STORE", str(tmp_path_factory.mktemp("store")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def store_root(tmp_path, monkeypatch):
     """No test may touch the project's own store; subprocesses inherit this one."""

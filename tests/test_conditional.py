@@ -335,18 +335,18 @@ def test_the_study_writes_scores_rows_and_samples(measured):
 def test_a_killed_study_goes_on_and_gives_the_same(
     files, measured, tmp_path, store_root, monkeypatch
 ):
-    work, done = sampling_pieces.work, []
+    search, done = sampling_pieces.search, []
 
     def stopped(piece):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(piece.facts)
-        return work(piece)
+        return search(piece)
 
     def folder(kind):
         return list((store_root / "pieces" / kind).glob("*.npz"))
 
-    monkeypatch.setattr(sampling_pieces, "work", stopped)
+    monkeypatch.setattr(sampling_pieces, "search", stopped)
     with pytest.raises(KeyboardInterrupt):
         measure(files, tmp_path)
     assert len(folder("conditional_samples")) == len(folder("fewshot_fits")) == 2
@@ -354,9 +354,9 @@ def test_a_killed_study_goes_on_and_gives_the_same(
 
     def counted(piece):
         again.append(piece.facts)
-        return work(piece)
+        return search(piece)
 
-    monkeypatch.setattr(sampling_pieces, "work", counted)
+    monkeypatch.setattr(sampling_pieces, "search", counted)
     monkeypatch.setattr(sampling.fits, "solve", None)  # the fits are there
     out = measure(files, tmp_path)
     assert len(again) == 4 - 2, "what was done is not done again"
@@ -370,13 +370,13 @@ def test_a_killed_study_goes_on_and_gives_the_same(
 
 def test_other_shots_make_only_the_few_shot_samples(files, tmp_path, monkeypatch):
     measure(files, tmp_path)
-    work, made = sampling_pieces.work, []
+    search, made = sampling_pieces.search, []
 
     def noted(piece):
         made.append([method.name for method in piece.methods])
-        return work(piece)
+        return search(piece)
 
-    monkeypatch.setattr(sampling_pieces, "work", noted)
+    monkeypatch.setattr(sampling_pieces, "search", noted)
     measure(files, tmp_path, shots=1, scs_shots=[1], refits=1)
     assert made == [["fewshot"]]
     measure(files, tmp_path)

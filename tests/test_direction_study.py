@@ -286,9 +286,8 @@ def setup(checkpoints, latents, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def study(setup, masks, tmp_path_factory):
-    parts = tmp_path_factory.mktemp("parts")
-    return run_study(setup, PLAN, masks, parts, 1), parts
+def study(setup, masks):
+    return run_study(setup, PLAN, masks, 1)
 
 
 def test_a_step_changes_what_later_taps_of_the_lse_show(setup):
@@ -315,7 +314,7 @@ def test_samples_step_either_way_and_effects_are_along_the_direction(setup):
 
 
 def test_a_study_reports_every_part_beside_its_control(study):
-    report = study[0].report
+    report = study.report
     assert list(report["ranges"]) == ["all", "3-"]
     for value in report["ranges"].values():
         assert value["measured"] == 4 and len(value["directions"]) == 2
@@ -330,23 +329,23 @@ def test_a_study_reports_every_part_beside_its_control(study):
     json.dumps(report, allow_nan=False)
 
 
-def test_a_study_that_was_killed_goes_on_where_it_was(setup, study, masks, monkeypatch):
-    found, parts = study
+def test_a_study_that_was_killed_goes_on_where_it_was(setup, masks, monkeypatch):
+    found = run_study(setup, PLAN, masks, 1)
 
     def nothing(*_):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(direction_probes, "measure", nothing)
-    assert run_study(setup, PLAN, masks, parts, 1).report == found.report
+    assert run_study(setup, PLAN, masks, 1).report == found.report
     with pytest.raises(AssertionError, match="measured again"):
-        run_study(setup, replace(PLAN, step=2.5), masks, parts, 1)
+        run_study(setup, replace(PLAN, step=2.5), masks, 1)
 
 
-def test_probes_do_not_depend_on_how_they_are_shared_out(setup, tmp_path, monkeypatch):
+def test_probes_do_not_depend_on_how_they_are_shared_out(setup, monkeypatch):
     vectors = random_directions(3, setup.source.generator().w_dim, 5)
-    whole = Prober(setup, tmp_path / "a").changes(vectors, [0, 1], 1.0, "test")
+    whole = Prober(setup).changes(vectors, [0, 1], 1.0, "test")
     monkeypatch.setattr(direction_probes, "DIRECTIONS_A_TASK", 1)
-    apart = Prober(setup, tmp_path / "b").changes(vectors, [0, 1], 1.0, "test")
+    apart = Prober(setup).changes(vectors, [0, 1], 1.0, "test")
     for name, values in whole.items():
         np.testing.assert_array_equal(values, apart[name])
 
@@ -354,7 +353,7 @@ def test_probes_do_not_depend_on_how_they_are_shared_out(setup, tmp_path, monkey
 @pytest.fixture(scope="module")
 def written(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
-    write_study(folder, study[0], toys.CLASSES, PLAN)
+    write_study(folder, study, toys.CLASSES, PLAN)
     return folder
 
 
@@ -367,7 +366,7 @@ def test_pictures_show_the_sample_as_it_is_in_the_middle(written):
 
 
 def test_tables_findings_and_the_figure_are_made_of_a_report(study, written, tmp_path):
-    metrics = {"toy": {"directions": study[0].report}, "without": {}}
+    metrics = {"toy": {"directions": study.report}, "without": {}}
     tables = {name: table for name, _, _, table in all_tables(metrics)}
     assert len(tables["directions"]) == 2 * (2 + 1)
     assert tables["directions_shares"]["layers"].tolist() == ["all", "3-"]
@@ -408,7 +407,7 @@ def test_more_samples_than_there_are_is_refused(setup, samples, color_samples):
 )
 def test_a_plan_that_cannot_be_is_refused(setup, masks, tmp_path, change, said):
     with pytest.raises(InputError, match=said):
-        run_study(setup, replace(PLAN, **change), masks, tmp_path, 1)
+        run_study(setup, replace(PLAN, **change), masks, 1)
 
 
 def test_files_of_two_studies_are_refused(setup, checkpoints, latents, written):
@@ -428,7 +427,7 @@ def test_masks_of_other_classes_are_refused(setup, tmp_path):
         {"classes": ["a"]},
     )
     with pytest.raises(InputError, match="of classes a; wanted those of"):
-        run_study(setup, PLAN, tmp_path / "masks.zarr.zip", tmp_path, 1)
+        run_study(setup, PLAN, tmp_path / "masks.zarr.zip", 1)
 
 
 def traversal(setup, written, name="all/sefa/1", without=(), absolute=False, **start):
@@ -471,7 +470,7 @@ def test_a_traversal_may_count_from_w_avg_and_leave_others_alone(setup, written)
 
 def test_a_boundary_is_found_by_its_trait(written, study):
     known = Directions(written / "directions.safetensors")
-    trait = next(iter(study[0].report["boundaries"]["traits"]))
+    trait = next(iter(study.report["boundaries"]["traits"]))
     found, same = known.find(f"all/boundary/{trait}"), known.find("all/boundary/0")
     np.testing.assert_array_equal(found.vector, same.vector)
 
@@ -503,7 +502,7 @@ def test_the_stage_and_the_tool_leave_whole_files(setup, masks, tmp_path):
     inputs = Path(source.checkpoint), Path(source.latents), masks, Path(setup.extractor)
     outs = tmp_path / "toy", tmp_path / "toy.json"
     find_directions(*inputs, *outs, **options, compute="float32", device="cpu", workers=1)
-    assert {path.name for path in tmp_path.iterdir()} == {"toy", "toy.json"}, "no parts are left"
+    assert {path.name for path in tmp_path.iterdir()} - {"store"} == {"toy", "toy.json"}
     report = read_json(outs[1])
     assert report["ranges"]["all"]["directions"][0]["image_change"]["low"] is None, "one image"
     found = outs[0] / "directions.safetensors"

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,19 +14,31 @@ KIND = Kind("squares", __name__)
 MADE: list[int] = []
 
 
-def squares(numbers):
-    MADE.extend(numbers)
-    return [{"square": np.array(number**2)} for number in numbers]
+@dataclass(frozen=True)
+class Square:
+    number: int
+    version: int = 1
+    fails: bool = False
+
+    @property
+    def facts(self):
+        return [self.number, self.version]
+
+    def work(self):
+        if self.fails:
+            raise RuntimeError
+        MADE.append(self.number)
+        return {"square": np.array(self.number**2)}
 
 
-def run(numbers, version=1, batches=lambda tasks: [[task] for task in tasks], make=squares):
+def run(numbers, version=1, fails=()):
     MADE.clear()
-    found = pieces.run(KIND, numbers, lambda n: [n, version], make, batches, "cpu", 1)
-    return [int(arrays["square"]) for arrays in found]
+    tasks = [Square(number, version, number in fails) for number in numbers]
+    return [int(arrays["square"]) for arrays in pieces.run(KIND, tasks, "cpu", 1)]
 
 
 def test_a_piece_is_made_once_and_read_in_the_order_asked_for():
-    assert run([2, 3]) == [4, 9] and MADE == [2, 3]
+    assert run([2, 3, 2]) == [4, 9, 4] and MADE == [2, 3]
     assert run([3, 4, 2]) == [9, 16, 4] and MADE == [4]
 
 
@@ -49,26 +62,9 @@ def test_a_damaged_piece_is_made_again():
 
 
 def test_what_was_finished_before_a_failure_is_kept():
-    def fails_at_three(numbers):
-        if 3 in numbers:
-            raise RuntimeError
-        return squares(numbers)
-
     with pytest.raises(RuntimeError):
-        run([1, 2, 3, 4], make=fails_at_three)
+        run([1, 2, 3, 4], fails=[3])
     assert run([1, 2, 3, 4]) == [1, 4, 9, 16] and MADE == [3, 4]
-
-
-def test_missing_tasks_are_made_in_batches():
-    run([1])
-    seen = []
-
-    def pairs(tasks):
-        seen.append(list(tasks))
-        return [tasks[:2], tasks[2:]]
-
-    assert run([1, 2, 3, 4], batches=pairs) == [1, 4, 9, 16]
-    assert seen == [[2, 3, 4]] and MADE == [2, 3, 4]
 
 
 def test_unused_pieces_are_removed(store_root):

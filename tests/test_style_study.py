@@ -301,7 +301,9 @@ def study(tmp_path, checkpoints, latents, masks):
         ("stylegan2", ["4px_conv2", "8px_conv1"]),
     ],
 )
-def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(study, monkeypatch, family, layers):
+def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(
+    study, store_root, monkeypatch, family, layers
+):
     paths = study(family)
     whole = style_study.edit_pair
     calls = []
@@ -316,13 +318,11 @@ def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(study, monkeypatch,
     with pytest.raises(KeyboardInterrupt):
         edit_style(**paths, **OPTIONS)
     assert not paths["metrics"].exists() and not paths["styled"].exists()
-    parts = paths["styled"].with_name("style.partial")
-    kept = list(parts.rglob("*contributions.npz"))
-    assert len(kept) == 2, "of the trained generator and of the control"
+    kept = list((store_root / "pieces" / "style_edits").glob("*.npz"))
+    assert len(kept) == 2, "contributions of the trained generator and of the control"
     monkeypatch.setattr(style_study, "edit_pair", whole)
     monkeypatch.setattr(style_study, "measure_contributions", None)  # nothing is measured twice
     edit_style(**paths, **OPTIONS)
-    assert not parts.exists()
 
     found = read_json(paths["metrics"])
     assert found["layer"] in layers and found["left_out"] == []

@@ -7,11 +7,10 @@ the same piece reads it: few-shot fits and their scores, conditional samples, ed
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from pipeline.runtime.imports import code_digest
 FOLDER = "pieces"  # of the store
 DAY = 86_400  # seconds
 
-Task = TypeVar("Task")
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -48,40 +46,41 @@ class Kind:
         _write(self.path(facts), arrays)
 
 
+@runtime_checkable
+class Task(Protocol):
+    """A piece of work that a process can do by itself."""
+
+    @property
+    def facts(self) -> object:
+        """All that the arrays depend on, as a JSON value; where files lie does not matter."""
+
+    def work(self) -> Arrays:
+        """Make the arrays."""
+
+
 def run(
     kind: Kind,
     tasks: Sequence[Task],
-    facts: Callable[[Task], object],
-    make: Callable[[Sequence[Task]], Sequence[Arrays]],  # a function of a module: it is pickled
-    batches: Callable[[Sequence[Task]], Sequence[Sequence[Task]]],  # what is made together
     device: str,
-    num_workers: int = 0,  # batches at a time; 0: one per core
+    num_workers: int = 0,  # tasks at a time; 0: one per core
     what: str = "",  # names the work in the progress line
 ) -> list[dict[str, np.ndarray]]:
-    """The arrays of every task, in order; what has no whole piece yet is made, in batches."""
-    paths = [kind.path(facts(task)) for task in tasks]
-    missing = [i for i, path in enumerate(paths) if not _whole(path)]
-    place = {id(tasks[i]): paths[i] for i in missing}
-    groups = [
-        [(task, place[id(task)]) for task in group]
-        for group in batches([tasks[i] for i in missing])
-    ]
-    if groups:
-        processes = workers.count(num_workers, device, len(groups))
-        for _ in workers.run(partial(_finish, make), groups, what or kind.name, processes):
+    """The arrays of every task, in order; what has no whole piece yet is made, in that order."""
+    paths = [kind.path(task.facts) for task in tasks]
+    pairs = zip(tasks, paths, strict=True)
+    missing = [(task, path) for task, path in pairs if not _whole(path)]
+    if missing:
+        processes = workers.count(num_workers, device, len(missing))
+        for _ in workers.run(_finish, missing, what or kind.name, processes):
             pass
     return [_read(path) for path in paths]
 
 
-def _finish(
-    make: Callable[[Sequence[Task]], Sequence[Arrays]], group: Sequence[tuple[Task, Path]]
-) -> None:
-    """Make the pieces of some tasks, unless another process has made them meanwhile."""
-    missing = [(task, path) for task, path in group if not _whole(path)]
-    if missing:
-        made = make([task for task, _ in missing])
-        for (_, path), arrays in zip(missing, made, strict=True):
-            _write(path, arrays)
+def _finish(pair: tuple[Task, Path]) -> None:
+    """Make the piece of a task, unless another process has made it meanwhile."""
+    task, path = pair
+    if not _whole(path):
+        _write(path, task.work())
 
 
 def _write(path: Path, arrays: Arrays) -> None:

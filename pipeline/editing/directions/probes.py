@@ -3,10 +3,9 @@
 The pass ends at the LSE's last tap, but for the few samples whose colors are looked at.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,11 +22,11 @@ from pipeline.extractors.networks import LSE, load_extractor
 from pipeline.generators.latents import sample_z
 from pipeline.generators.taps import record
 from pipeline.metrics.color import lab
-from pipeline.runtime import workers
+from pipeline.runtime import pieces
 from pipeline.runtime.errors import InputError
-from pipeline.runtime.files import atomic, fingerprint, sha256
+from pipeline.runtime.files import sha256
 
-VERSION = 1  # raise it when the same parameters should give other numbers
+PIECES = pieces.Kind("direction_probes", __name__)
 DIRECTIONS_A_TASK = 8
 SAMPLES_A_TASK = 64
 
@@ -54,7 +53,6 @@ class Setup:
     def facts(self) -> dict:
         """What every number depends on besides directions and steps."""
         return {
-            "version": VERSION,
             "files": [_hash(self.source.checkpoint), _hash(self.extractor)],
             "ws": _digest(self.source.latents),
             "compute": self.source.compute,
@@ -136,35 +134,56 @@ def measure(
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probes:
-    """Some directions, and the file that keeps what they change."""
+    """Some directions to measure."""
 
     setup: Setup
     vectors: Vectors
     rows: tuple[int, ...]
     step: float
-    path: Path
+
+    @property
+    def facts(self) -> list:
+        """All that the changes depend on."""
+        vectors = self.vectors.round(9).tolist()
+        return [self.setup.facts(), vectors, self.rows, round(self.step, 9)]
+
+    def work(self) -> dict[str, np.ndarray]:
+        """What each direction changes: arrays [direction, ...]."""
+        found = [measure(self.setup, v, self.rows, self.step) for v in self.vectors]
+        return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
-def _probe(task: Probes) -> Path:
-    if not task.path.exists():
-        found = [measure(task.setup, v, task.rows, task.step) for v in task.vectors]
-        _save(task.path, {name: np.stack([one[name] for one in found]) for name in found[0]})
-    return task.path
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Samples of some seeds, whose masks are to be looked at."""
 
+    setup: Setup
+    first_seed: int
+    stop_seed: int
+    truncation_psi: float
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with atomic(path) as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)
+    @property
+    def facts(self) -> list:
+        """All that the traits depend on."""
+        return [self.setup.facts(), self.first_seed, self.stop_seed, self.truncation_psi]
+
+    def work(self) -> dict[str, np.ndarray]:
+        """w [sample, w_dim] and the traits of the masks [sample, trait]."""
+        setup, generator = self.setup, self.setup.source.generator()
+        z = torch.from_numpy(sample_z(range(self.first_seed, self.stop_seed), generator.z_dim))
+        with torch.inference_mode():
+            ws = generator.mapping(z.to(generator.device), self.truncation_psi)
+        masks, _ = render(setup, ws, images=False)
+        return {"w": ws[:, 0].cpu().numpy(), "statistics": traits(masks, setup.classes)}
 
 
 @dataclass(frozen=True)
 class Prober:
-    """Measures directions; what was measured is kept in a folder, so a killed study goes on."""
+    """Measures directions; what was measured is a piece in the store, read by later runs."""
 
     setup: Setup
-    folder: Path
     num_workers: int = 0
 
     def changes(
@@ -173,55 +192,26 @@ class Prober:
         """`measure` of every direction: arrays [direction, ...]."""
         starts = range(0, len(vectors), DIRECTIONS_A_TASK)
         tasks = [
-            self._probes(vectors[i : i + DIRECTIONS_A_TASK], tuple(rows), step) for i in starts
+            Probes(self.setup, vectors[i : i + DIRECTIONS_A_TASK], tuple(rows), step)
+            for i in starts
         ]
-        return self._run(_probe, tasks, what)
-
-    def _probes(self, vectors: Vectors, rows: tuple[int, ...], step: float) -> Probes:
-        facts = [self.setup.facts(), vectors.round(9).tolist(), rows, round(step, 9)]
-        path = self.folder / f"{fingerprint(facts)}.npz"
-        return Probes(self.setup, vectors, rows, step, path)
+        return self._run(tasks, what)
 
     def population(
         self, count: int, truncation_psi: float, first_seed: int
     ) -> dict[str, np.ndarray]:
         """w [sample, w_dim] of new samples, and the areas and poses of their masks."""
-        tasks = []
-        for start in range(first_seed, first_seed + count, SAMPLES_A_TASK):
-            stop = min(start + SAMPLES_A_TASK, first_seed + count)
-            facts = [self.setup.facts(), start, stop, truncation_psi]
-            path = self.folder / f"{fingerprint(facts)}.npz"
-            tasks.append(Population(self.setup, start, stop, truncation_psi, path))
-        return self._run(_populate, tasks, "segmenting samples for boundaries")
+        last = first_seed + count
+        tasks = [
+            Population(self.setup, start, min(start + SAMPLES_A_TASK, last), truncation_psi)
+            for start in range(first_seed, last, SAMPLES_A_TASK)
+        ]
+        return self._run(tasks, "segmenting samples for boundaries")
 
-    def _run(self, function: Callable, tasks: Sequence, what: str) -> dict[str, np.ndarray]:
-        waiting = [task for task in tasks if not task.path.exists()]
-        processes = workers.count(self.num_workers, self.setup.source.device, len(waiting) or 1)
-        for _ in workers.run(function, waiting, what, processes):
-            pass
-        parts = [dict(np.load(task.path)) for task in tasks]
+    def _run(self, tasks: Sequence[Probes | Population], what: str) -> dict[str, np.ndarray]:
+        device = self.setup.source.device
+        parts = pieces.run(PIECES, tasks, device, self.num_workers, what)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-@dataclass(frozen=True)
-class Population:
-    """Samples of some seeds, and the file that keeps what their masks show."""
-
-    setup: Setup
-    first_seed: int
-    stop_seed: int
-    truncation_psi: float
-    path: Path
-
-
-def _populate(task: Population) -> Path:
-    setup, generator = task.setup, task.setup.source.generator()
-    z = torch.from_numpy(sample_z(range(task.first_seed, task.stop_seed), generator.z_dim))
-    with torch.inference_mode():
-        ws = generator.mapping(z.to(generator.device), task.truncation_psi)
-    masks, _ = render(setup, ws, images=False)
-    _save(task.path, {"w": ws[:, 0].cpu().numpy(), "statistics": traits(masks, setup.classes)})
-    return task.path
 
 
 def traits(

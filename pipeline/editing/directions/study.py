@@ -122,11 +122,11 @@ def open_setup(
     return setup
 
 
-def run_study(setup: Setup, plan: Plan, masks: Path, parts: Path, num_workers: int = 0) -> Study:
-    """Factorize, measure, compare, and draw boundaries; finished parts stay in a folder."""
+def run_study(setup: Setup, plan: Plan, masks: Path, num_workers: int = 0) -> Study:
+    """Factorize, measure, compare, and draw boundaries."""
     check_classes(setup, masks)
     psi = Group(setup.source.latents).attributes.get("truncation_psi", 1.0)
-    prober, known = Prober(setup, parts, num_workers), factor(setup, plan, psi)
+    prober, known = Prober(setup, num_workers), factor(setup, plan, psi)
     step = plan.step * known.spread.typical
     ranges, control = describe_ranges(prober, known, plan, step)
     names = {f"{name}/sefa": value.pop("names") for name, value in ranges.items()}

@@ -86,6 +86,10 @@ class Piece:
             "looks": self.keep,
         }
 
+    def work(self) -> dict[str, np.ndarray]:
+        """The results."""
+        return search(self)
+
 
 @lru_cache(maxsize=64)
 def _hash(path: str) -> str:
@@ -115,7 +119,23 @@ def segmenter(methods: tuple[Method, ...], judges: Judges, device: str) -> Segme
     return ByExtractors(tuple(loaded)) if len(loaded) > 1 else ByExtractor(loaded[0])
 
 
-def work(piece: Piece) -> dict[str, np.ndarray]:
+@torch.no_grad()
+def look(piece: Piece, z: Float[Tensor, "sample z_dim"]) -> dict[str, np.ndarray]:
+    """Images of z, and their masks by every judge; a z that occurs again is looked at once."""
+    distinct, place = np.unique(z.cpu().numpy(), axis=0, return_inverse=True)
+    generator, judges, size = piece.source.generator(), piece.judges, piece.targets.shape[-1]
+    forward = Forward(generator, "z", (), True, piece.search.truncation_psi)
+    step, parts = piece.source.batch_size, []
+    for rows in torch.from_numpy(distinct).to(z.device).split(step):
+        parts.append(to_uint8(forward(rows).images, size))
+    images = np.concatenate(parts)
+    found = {"images": images}
+    for who, weights in judges.files.items():
+        found[who] = load_judge(weights, judges, piece.source.device).label(to_float(images), size)
+    return {name: values[place.ravel()] for name, values in found.items()}
+
+
+def search(piece: Piece) -> dict[str, np.ndarray]:
     """Search, and look at the images found with every judge.
 
     Arrays are {z,own}_<moment> and, where it is looked at, {images,teacher,judge}_<moment>, and the
@@ -144,29 +164,13 @@ def work(piece: Piece) -> dict[str, np.ndarray]:
     return arrays
 
 
-@torch.no_grad()
-def look(piece: Piece, z: Float[Tensor, "sample z_dim"]) -> dict[str, np.ndarray]:
-    """Images of z, and their masks by every judge; a z that occurs again is looked at once."""
-    distinct, place = np.unique(z.cpu().numpy(), axis=0, return_inverse=True)
-    generator, judges, size = piece.source.generator(), piece.judges, piece.targets.shape[-1]
-    forward = Forward(generator, "z", (), True, piece.search.truncation_psi)
-    step, parts = piece.source.batch_size, []
-    for rows in torch.from_numpy(distinct).to(z.device).split(step):
-        parts.append(to_uint8(forward(rows).images, size))
-    images = np.concatenate(parts)
-    found = {"images": images}
-    for who, weights in judges.files.items():
-        found[who] = load_judge(weights, judges, piece.source.device).label(to_float(images), size)
-    return {name: values[place.ravel()] for name, values in found.items()}
-
-
 def pieces(
     methods: tuple[Method, ...],
     source: Source,
     judges: Judges,
     targets: UInt8[np.ndarray, "target size size"],
     samples: int,
-    search: Search,
+    how: Search,
     keep: Sequence[int] = (),
 ) -> list[Piece]:
     """Every sample of every target for some methods, a few at a time."""
@@ -177,7 +181,7 @@ def pieces(
     for start in range(0, len(keys), step):
         some = tuple(keys[start : start + step])
         masks = targets[[target for target, _ in some]]
-        found.append(Piece(methods, source, judges, masks, some, search, tuple(keep)))
+        found.append(Piece(methods, source, judges, masks, some, how, tuple(keep)))
     return found
 
 
@@ -204,18 +208,6 @@ def collect(
 def run_pieces(todo: Sequence[Piece], num_workers: int) -> dict[Piece, dict[str, np.ndarray]]:
     """The arrays of every piece; what no earlier run has finished is made, the slowest first."""
     ordered = sorted(todo, key=lambda piece: piece.methods[0].name != "teacher")
-    found = kept.run(
-        PIECES,
-        ordered,
-        lambda piece: piece.facts,
-        _work,
-        lambda missing: [[piece] for piece in missing],
-        todo[0].source.device,
-        num_workers,
-        "sampling conditionally",
-    )
+    device = todo[0].source.device
+    found = kept.run(PIECES, ordered, device, num_workers, "sampling conditionally")
     return dict(zip(ordered, found, strict=True))
-
-
-def _work(group: Sequence[Piece]) -> list[dict[str, np.ndarray]]:
-    return [work(piece) for piece in group]

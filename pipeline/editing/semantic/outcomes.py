@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -34,16 +33,21 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class EditTask:
-    """A case for a method."""
+    """A few cases for a method, which are edited as one batch."""
 
     setup: Setup
-    case: Case
+    cases: tuple[Case, ...]
     method: str
 
     @property
     def facts(self) -> dict:
-        """All that the outcome depends on."""
-        return self.setup.facts(self.method) | {"case": self.case.digest}
+        """All that the outcomes depend on."""
+        return self.setup.facts(self.method) | {"cases": [case.digest for case in self.cases]}
+
+    def work(self) -> dict[str, np.ndarray]:
+        """The outcomes' fields, [case, ...]."""
+        outcomes = [vars(one) for one in edit_together(self.setup, self.cases, self.method)]
+        return {name: np.stack([one[name] for one in outcomes]) for name in outcomes[0]}
 
 
 def edit_together(setup: Setup, cases: Sequence[Case], method: str) -> list[Outcome]:
@@ -81,12 +85,6 @@ def _objective(setup: Setup, cases: Sequence[Case], method: str) -> Objective:
     return by_mask(ByExtractor(extractor), masks)
 
 
-def _edit(tasks: Sequence[EditTask]) -> list[dict[str, np.ndarray]]:
-    setup, method = tasks[0].setup, tasks[0].method
-    outcomes = edit_together(setup, [task.case for task in tasks], method)
-    return [{name: np.asarray(value) for name, value in vars(one).items()} for one in outcomes]
-
-
 def edit_cases(
     setup: Setup, cases: Sequence[Case], num_workers: int = 0
 ) -> dict[tuple[int, str], Outcome]:
@@ -94,31 +92,24 @@ def edit_cases(
 
     What an earlier run or another experiment has finished is read.
     """
-    keys = [(i, method) for method in setup.methods for i in takes(setup, cases, method)]
-    found = pieces.run(
-        PIECES,
-        [EditTask(setup, cases[i], method) for i, method in keys],
-        lambda task: task.facts,
-        _edit,
-        lambda missing: _batches(setup, missing),
-        setup.device,
-        num_workers,
-        "editing",
-    )
-    outcomes = [
-        Outcome(**{name: value if value.ndim else value.item() for name, value in arrays.items()})
-        for arrays in found
+    batches = [
+        (method, taken[start : start + setup.together])
+        for method in setup.methods
+        for taken in [takes(setup, cases, method)]
+        for start in range(0, len(taken), setup.together)
     ]
-    return dict(zip(keys, outcomes, strict=True))
+    tasks = [EditTask(setup, tuple(cases[i] for i in some), method) for method, some in batches]
+    found = pieces.run(PIECES, tasks, setup.device, num_workers, "editing")
+    return {
+        (i, method): _of(arrays, place)
+        for (method, some), arrays in zip(batches, found, strict=True)
+        for place, i in enumerate(some)
+    }
 
 
-def _batches(setup: Setup, tasks: Sequence[EditTask]) -> list[list[EditTask]]:
-    """A few cases of a method at a time."""
-    most, found = setup.together, []
-    for _, ours in groupby(tasks, lambda task: task.method):
-        some = list(ours)
-        found += [some[start : start + most] for start in range(0, len(some), most)]
-    return found
+def _of(arrays: dict[str, np.ndarray], place: int) -> Outcome:
+    values = {name: value[place] for name, value in arrays.items()}
+    return Outcome(**{name: v if v.ndim else v.item() for name, v in values.items()})
 
 
 def takes(setup: Setup, cases: Sequence[Case], method: str) -> list[int]:

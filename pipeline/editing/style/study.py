@@ -6,8 +6,8 @@ weights drawn anew, in the same regions: what is no merit of training shows ther
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ from pipeline.editing.style.catalog import (
     build_catalog,
     candidates,
     mean_iou,
-    read_catalog,
-    write_catalog,
 )
 from pipeline.editing.style.contributions import Contributions, resample
 from pipeline.editing.style.method import Picture, Region, Transfer, queries
@@ -35,12 +33,12 @@ from pipeline.editing.style.poisson import poisson_blend
 from pipeline.extractors.networks import load_extractor
 from pipeline.generators.taps import find, record
 from pipeline.metrics.color import squared_error
-from pipeline.runtime import workers
+from pipeline.runtime import pieces
 from pipeline.runtime.errors import InputError
-from pipeline.runtime.files import atomic, fingerprint, sha256
+from pipeline.runtime.files import sha256
 from pipeline.runtime.progress import say
 
-VERSION = 1  # raise it when the same parameters should give other results
+PIECES = pieces.Kind("style_edits", __name__)
 QUERIES = {"sequential_lse": "sequential"}  # a method that asks as another one does
 MAP = 64  # px of error maps
 
@@ -58,21 +56,28 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker process needs: the study, and where finished pieces lie."""
+    """What a worker process needs: the study, the generator's kind, and the catalog chosen."""
 
     inputs: Inputs
     plan: Plan
     rule: ClusterRule
-    folder: Path
-    catalog: Path  # folder of the chosen catalog
-    kind: str
-    pair: tuple[int, int] | None = None  # rows of the test split: target, reference
+    catalog: Catalog
+    kind: str  # of KINDS
 
-    @property
-    def path(self) -> Path:
-        """The finished piece."""
-        name = "contributions" if self.pair is None else "pair_{}_{}".format(*self.pair)
-        return self.folder / f"{self.kind}_{name}.npz"
+    @cached_property
+    def facts(self) -> dict:
+        """All that the contributions depend on but where files lie."""
+        source = self.inputs.source
+        files = [source.checkpoint, self.inputs.extractor, self.inputs.features]
+        return {
+            "compute": source.compute,
+            "files": [sha256(path) for path in files],
+            "ws": Group(source.latents).digest("ws"),
+            "masks": Group(self.inputs.masks).digest("masks"),
+            "plan": asdict(self.plan),
+            "rule": asdict(self.rule),
+            "kind": self.kind,
+        }
 
     def source(self) -> Source:
         """The trained generator, or the redrawn one."""
@@ -80,6 +85,45 @@ class Task:
         if self.kind == "trained":
             return s
         return Reinitialized(s.checkpoint, s.latents, s.device, s.compute, seed=self.plan.seed)
+
+    def contributions(self) -> dict[str, np.ndarray]:
+        """M of every membership and style, and the images' statistics, which were measured."""
+        found = PIECES.read(self.facts)
+        assert found is not None, "contributions are measured before any pair is edited"
+        return found
+
+    def work(self) -> dict[str, np.ndarray]:
+        """Measure M of one generator."""
+        classes = Group(self.inputs.masks).attributes["classes"]
+        count = len(self.catalog.centroids)
+        memberships = {"clusters": (cluster_labels(self, self.catalog), count)}
+        if self.kind == "trained":
+            memberships["lse"] = (lse_labels(self), len(classes))
+        matrices, statistics = measure_contributions(
+            self.source(),
+            memberships,
+            self.rule.normalization,
+            self.plan.resampling,
+            mask_size(self.inputs.masks),
+        )
+        return matrices | {"statistics": np.array(statistics)}
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """All edits of a pair by one generator."""
+
+    task: Task
+    pair: tuple[int, int]  # rows of the test split: target, reference
+
+    @property
+    def facts(self) -> dict:
+        """All that the edits depend on."""
+        return self.task.facts | {"pair": self.pair}
+
+    def work(self) -> dict[str, np.ndarray]:
+        """Make and score the edits."""
+        return edit_pair_by_all(self.task, self.pair)
 
 
 # Memberships and contributions
@@ -147,37 +191,6 @@ def measure_contributions(
     return matrices, (float(pixels.mean()), float(pixels.std()))
 
 
-def _contribute(task: Task) -> Path:
-    """Measure and keep M of one generator."""
-    if task.path.exists():
-        return task.path
-    catalog = read_catalog(task.catalog)[0]
-    classes = Group(task.inputs.masks).attributes["classes"]
-    memberships = {"clusters": (cluster_labels(task, catalog), len(catalog.centroids))}
-    if task.kind == "trained":
-        memberships["lse"] = (lse_labels(task), len(classes))
-    matrices, statistics = measure_contributions(
-        task.source(),
-        memberships,
-        task.rule.normalization,
-        task.plan.resampling,
-        mask_size(task.inputs.masks),
-    )
-    _save(task.path, matrices | {"statistics": np.array(statistics)})
-    return task.path
-
-
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with atomic(path) as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)
-
-
-def load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a finished piece."""
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
 # Pairs
 
 
@@ -230,8 +243,8 @@ def _exposure(task: Task) -> tuple[float, float]:
     """
     if task.kind == "trained":
         return 0.0, 1.0
-    mean, deviation = load(replace(task, pair=None).path)["statistics"]
-    usual = load(replace(task, pair=None, kind="trained").path)["statistics"]
+    mean, deviation = task.contributions()["statistics"]
+    usual = replace(task, kind="trained").contributions()["statistics"]
     scale = deviation / usual[1]
     return mean - usual[0] * scale, scale
 
@@ -240,9 +253,9 @@ def edits(
     task: Task, transfer: Transfer, regions: Mapping[str, Region]
 ) -> Iterator[tuple[str, str, Picture]]:
     """(part, method, edited image) for every key of the plan."""
-    catalog, plan = read_catalog(task.catalog)[0], task.plan
+    catalog, plan = task.catalog, task.plan
     groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.parts)
-    matrices, done = load(replace(task, pair=None).path), {}
+    matrices, done = task.contributions(), {}
     for part, method, strength in plan.keys(task.kind, list(regions)):
         lse = method == "sequential_lse"
         members = groups[part] if lse else catalog.unions[part]
@@ -254,15 +267,13 @@ def edits(
         yield part, method, done[key]
 
 
-def _edit(task: Task) -> Path:
-    """Make, score and keep all edits of a pair."""
-    if task.path.exists():
-        return task.path
+def edit_pair_by_all(task: Task, pair: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Errors, error maps and some images of all edits of a pair."""
     source, masks = task.source(), Group(task.inputs.masks)
-    shown = [masks.read("test", "masks", slice(row, row + 1))[0] for row in task.pair]
-    ws = [source.ws("test", row, row + 1) for row in task.pair]
+    shown = [masks.read("test", "masks", slice(row, row + 1))[0] for row in pair]
+    ws = [source.ws("test", row, row + 1) for row in pair]
     transfer = Transfer(source.generator(), *ws, len(shown[0]), exposure=_exposure(task))
-    unions = read_catalog(task.catalog)[0].unions
+    unions = task.catalog.unions
     groups = class_groups(masks.attributes["classes"], task.plan.parts)
     regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.parts if unions[p]}
     rows, kept = [], []
@@ -274,8 +285,7 @@ def _edit(task: Task) -> Path:
     found = {"inside": inside, "outside": outside, "maps": np.stack(maps).astype(np.float32)}
     found |= {"reference": ends}  # In- and Out-MSE of the reference itself, of each part
     found |= {"edits": kept, "ends": [transfer.own, transfer.other]}
-    _save(task.path, {name: np.array(values) for name, values in found.items()})
-    return task.path
+    return {name: np.array(values) for name, values in found.items()}
 
 
 @dataclass(frozen=True)
@@ -291,64 +301,52 @@ class Study:
     pieces: dict[str, list[dict[str, np.ndarray]]]  # of each kind, a pair each
 
 
-def run_study(
-    inputs: Inputs, plan: Plan, rule: ClusterRule, folder: Path, num_workers: int = 0
-) -> Study:
-    """Make the catalog, measure contributions, edit all pairs; finished pieces are kept."""
+def run_study(inputs: Inputs, plan: Plan, rule: ClusterRule, num_workers: int = 0) -> Study:
+    """Make the catalog, measure contributions, edit all pairs."""
     masks = Group(inputs.masks)
     groups = class_groups(masks.attributes["classes"], plan.parts)
     pairs = choose_pairs(
         masks.read("test", "masks"), {part: groups[part] for part in plan.parts}, plan.pairs
     )
     _check_samples(inputs, plan, masks)
-    folder = folder / fingerprint(_facts(inputs, plan, rule))
-    catalogs = make_catalogs(inputs, groups, rule, folder)
+    catalogs = make_catalogs(inputs, groups, rule)
     classes = masks.attributes["classes"][1:]
-    chosen = max(catalogs, key=lambda path: mean_iou(catalogs[path], classes))
-    say(f"clusters: {chosen.name.removeprefix('catalog_')} names the classes best")
-    parts = [part for part in plan.parts if catalogs[chosen].unions[part]]
+    chosen = max(catalogs, key=lambda catalog: mean_iou(catalog, classes))
+    say(f"clusters: {len(chosen.centroids)} of {chosen.layer} name the classes best")
+    parts = [part for part in plan.parts if chosen.unions[part]]
     if not parts:
         raise InputError(
             f"clusters that are none of {', '.join(plan.parts)}",
             f"a part with an IoU of {rule.min_iou} or more",
             "raise cluster_samples or counts of edit_style",
         )
-    kinds = [Task(inputs, plan, rule, folder, chosen, kind) for kind in KINDS]
-    _run(_contribute, kinds, "measuring contributions", num_workers)
-    tasks = [replace(kind, pair=pair) for pair in pairs for kind in kinds]
-    _run(_edit, tasks, "editing styles", num_workers)
+    kinds = [Task(inputs, plan, rule, chosen, kind) for kind in KINDS]
+    device = inputs.source.device
+    contributions = pieces.run(PIECES, kinds, device, num_workers, "measuring contributions")
+    tasks = [PairTask(kind, pair) for pair in pairs for kind in kinds]
+    edited = pieces.run(PIECES, tasks, device, num_workers, "editing styles")
+    made = list(zip(tasks, edited, strict=True))
     return Study(
-        catalogs[chosen],
-        list(catalogs.values()),
-        load(kinds[0].path),
+        chosen,
+        catalogs,
+        contributions[0],
         parts,
         [part for part in plan.parts if part not in parts],
         pairs,
-        {kind: [load(task.path) for task in tasks if task.kind == kind] for kind in KINDS},
+        {kind: [found for own, found in made if own.task.kind == kind] for kind in KINDS},
     )
 
 
 def make_catalogs(
-    inputs: Inputs, groups: Mapping[str, Sequence[int]], rule: ClusterRule, folder: Path
-) -> dict[Path, Catalog]:
-    """A catalog of every candidate layer and number of clusters; finished ones are kept."""
+    inputs: Inputs, groups: Mapping[str, Sequence[int]], rule: ClusterRule
+) -> list[Catalog]:
+    """A catalog of every candidate layer and number of clusters."""
     store, masks = open_store(inputs.features), Group(inputs.masks)
-    found = {}
-    for layer, count in product(candidates(store, rule.resolutions), rule.counts):
-        path = folder / f"catalog_{layer}_{count}"
-        if not (path / "catalog.json").exists():
-            catalog = build_catalog(store, masks, groups, layer, count, rule)
-            write_catalog(path, catalog, {}, {})
-        found[path] = read_catalog(path)[0]
-    return found
-
-
-def _run(function, tasks: Sequence[Task], what: str, num_workers: int) -> None:
-    waiting = [task for task in tasks if not task.path.exists()]
-    device = tasks[0].inputs.source.device
-    processes = workers.count(num_workers, device, len(waiting) or 1)
-    for _ in workers.run(function, waiting, what, processes):
-        pass
+    layers = candidates(store, rule.resolutions)
+    return [
+        build_catalog(store, masks, groups, layer, count, rule)
+        for layer, count in product(layers, rule.counts)
+    ]
 
 
 def _check_samples(inputs: Inputs, plan: Plan, masks: Group) -> None:
@@ -357,12 +355,3 @@ def _check_samples(inputs: Inputs, plan: Plan, masks: Group) -> None:
         raise InputError(
             f"{plan.samples} samples for contributions", f"1 to {total}", "change samples"
         )
-
-
-def _facts(inputs: Inputs, plan: Plan, rule: ClusterRule) -> dict:
-    """All that the pieces depend on but where files lie."""
-    source = inputs.source
-    files = [source.checkpoint, inputs.extractor, inputs.features]
-    digests = [Group(source.latents).digest("ws"), Group(inputs.masks).digest("masks")]
-    parts = [VERSION, source.compute, [sha256(path) for path in files], digests]
-    return {"of": parts, "plan": asdict(plan), "rule": asdict(rule)}
