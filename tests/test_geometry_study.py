@@ -191,7 +191,7 @@ def test_tables_findings_and_figures(measured, tmp_path):
     said = reporting.findings(metrics["toy"]) + findings.few_taps(metrics["toy"])
     assert len(said) == 4
     value = report["claims"]["own_is_maximum"]["mean"]
-    assert any(f"classes of which it is, {value:.1f} %" in line for line in said)
+    assert any(f"classes of which this is true, {value:.1f} %" in line for line in said)
 
     write_group(tmp_path / "geometry.zarr.zip", pictures, {"classes": list(toys.CLASSES)})
     files, shown = metrics["toy"], (tmp_path / "geometry.zarr.zip", folder / "images.zarr.zip")

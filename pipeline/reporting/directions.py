@@ -251,7 +251,7 @@ def _shares(found: Mapping) -> list[str]:
         if (value := found["ranges"][name])
     ]
     return [
-        f"so many of SeFa's directions change masks or images at least "
+        "share of SeFa's directions that change masks or images at least "
         f"{found['settings']['obvious']:g} times as much as the mean random direction of equal "
         f"step: {'; '.join(words)}."
     ]
@@ -274,8 +274,9 @@ def _nearest(found: Mapping) -> list[str]:
             f"boundary {chance:.2f}; {near} are nearer than shuffled ones at p <= .05)"
         )
     return [
-        f"boundaries between samples with much and little of a trait of their masks, {len(traits)} "
-        f"traits. Mean cosine distance to the nearest direction: {'; '.join(words)}."
+        "a boundary parts samples with much of a trait of their masks from those with little. "
+        f"Mean cosine distance of {len(traits)} boundaries to the nearest direction: "
+        f"{'; '.join(words)}."
     ]
 
 

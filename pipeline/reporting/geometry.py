@@ -92,15 +92,15 @@ def _claims(found: Mapping) -> list[tuple[str, str, str, str, Mapping]]:
             segment,
         ),
         (
-            "own similarity is the row maximum for all classes (fig 9)",
-            "classes of which it is",
+            "pixels of each class are most similar to those of the same class (fig 9)",
+            "classes of which this is true",
             "%",
             "100",
             own,
         ),
         (
             "middle taps are richest (fig 10)",
-            f"{middle['tap']} minus {middle['end']}, the better of first and last",
+            f"mIoU of {middle['tap']} minus {middle['end']}, the better of the first and last tap",
             "points",
             "the tap best on validation is neither, and the interval is above 0",
             middle,
