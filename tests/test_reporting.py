@@ -313,6 +313,14 @@ ENDS = ("low", "mean", "high")
 
 
 @pytest.mark.parametrize(
+    ("l2", "said"), [(0.1, "the largest of the"), (0.01, ""), (0.001, "the smallest of the")]
+)
+def test_an_l2_at_an_end_of_its_candidates_is_said(l2, said):
+    found = findings.l2_at_an_end({"lse_fit": {"l2": l2, "l2_candidates": [0.1, 0.01, 0.001]}})
+    assert len(found) == bool(said) and all(said in line for line in found)
+
+
+@pytest.mark.parametrize(
     ("losses", "taps", "why"),
     [
         (((-3, -2, -1.5), (-0.9, -0.3, 0.1)), 2, "surely within a point"),

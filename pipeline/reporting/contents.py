@@ -35,7 +35,7 @@ SECTIONS = (
         "extractors",
         "Linear and nonlinear extractors",
         tables.score_tables,
-        (findings.to_nse, findings.nse_training, findings.to_control),
+        (findings.to_nse, findings.l2_at_an_end, findings.nse_training, findings.to_control),
     ),
     Section(
         "few-annotations",

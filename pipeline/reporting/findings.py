@@ -28,6 +28,20 @@ def to_nse(files: Mapping[str, dict]) -> list[str]:
     return lines
 
 
+def l2_at_an_end(files: Mapping[str, dict]) -> list[str]:
+    """Whether validation chose a strength at an end of its candidates, so that the list is short."""
+    fit = files.get("lse_fit", {})
+    if "l2_candidates" not in fit or len(fit["l2_candidates"]) == 1:
+        return []
+    ends = {min: "smallest", max: "largest"}
+    found = [word for end, word in ends.items() if fit["l2"] == end(fit["l2_candidates"])]
+    return [
+        f"validation chose an L2 of {fit['l2']:g} for the LSE, the {word} of the candidates: one "
+        "beyond it might fit better (`fit_rule.l2` of params.yaml)."
+        for word in found
+    ]
+
+
 def nse_training(files: Mapping[str, dict]) -> list[str]:
     """How much training the best nonlinear extractor had."""
     best = files.get("comparison", {}).get("miou_per_image", {}).get("best")
