@@ -29,7 +29,7 @@ def to_nse(files: Mapping[str, dict]) -> list[str]:
 
 
 def l2_at_an_end(files: Mapping[str, dict]) -> list[str]:
-    """Whether validation chose a strength at an end of its candidates, so that the list is short."""
+    """Whether the chosen strength is at an end of its candidates, so that the list is short."""
     fit = files.get("lse_fit", {})
     if "l2_candidates" not in fit or len(fit["l2_candidates"]) == 1:
         return []
