@@ -33,13 +33,13 @@ STAGES = (
 )
 TOOLS = (
     "reproduce",
-    "show_experiments",
     "inspect_checkpoint",
     "export_samples",
     "sample_conditionally",
     "edit_semantics",
     "traverse_direction",
     "store",
+    "show_experiments",
     "update_readme",
 )
 
