@@ -231,6 +231,12 @@ def test_a_machine_at_half_the_rate_takes_twice_as_long():
     assert len(said(probe_rate=50.0)) == 2
 
 
+def test_stages_without_a_duration_are_counted():
+    known = replace(KNOWN, stages={**KNOWN.stages, "other": 6})
+    del known.stages["tables"]
+    assert said(known=known)[2].startswith("1 stages have no recorded duration")
+
+
 def test_missing_bfloat16_units_are_said():
     assert "this machine has no bfloat16 units" in said(bfloat16_units=False)[2]
 
