@@ -63,7 +63,7 @@ def run(tmp_path):
     env.pop("DVC_ROOT", None)
 
     def run(*words):
-        options = run.options | {"capture_output": True, "text": True, "timeout": 120}
+        options = run.options | {"capture_output": True, "text": True, "timeout": 400}
         return subprocess.run(words, check=False, **options)
 
     run.options = {"cwd": tmp_path, "env": env, "start_new_session": True}
