@@ -124,6 +124,10 @@ def statement(
         minutes = ends[schedule.first] / 60
         time_needed += f"; first results ({study} table and figure) after about {minutes:.0f} min"
     lines = ["; ".join(parts), time_needed]
+    if unknown := work.needs.keys() - known.stages.keys():
+        lines.append(
+            f"{len(unknown)} stages have no recorded duration: a median of others is taken"
+        )
     if known.machine["bfloat16_units"] and not machine["bfloat16_units"]:
         lines.append("this machine has no bfloat16 units, the reference has: it may take longer")
     return lines

@@ -63,7 +63,7 @@ def run(tmp_path):
     env.pop("DVC_ROOT", None)
 
     def run(*words):
-        options = run.options | {"capture_output": True, "text": True, "timeout": 120}
+        options = run.options | {"capture_output": True, "text": True, "timeout": 400}
         return subprocess.run(words, check=False, **options)
 
     run.options = {"cwd": tmp_path, "env": env, "start_new_session": True}
@@ -229,6 +229,12 @@ def test_a_machine_at_half_the_rate_takes_twice_as_long():
     time_needed = said(probe_rate=50.0)[1]
     assert "(1,620 CPU s; this machine runs the probe at 0.50 of the reference)" in time_needed
     assert len(said(probe_rate=50.0)) == 2
+
+
+def test_stages_without_a_duration_are_counted():
+    known = replace(KNOWN, stages={**KNOWN.stages, "other": 6})
+    del known.stages["tables"]
+    assert said(known=known)[2].startswith("1 stages have no recorded duration")
 
 
 def test_missing_bfloat16_units_are_said():
