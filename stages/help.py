@@ -48,7 +48,7 @@ HELP = {
     "selection": "random, diverse, uncertain or committee samples; or: the kept classes (JSON).",
     "selections": "Samples to annotate: random, diverse, uncertain or committee; repeat for more.",
     "seed": "First seed; each sample has its own.",
-    "study": "Name of the study, whose own learning rates are taken.",
+    "study": "Study whose own learning rates are taken; or: a new one, whose entry is printed.",
     "sha256": "sha256 of the wheel or file.",
     "start": "Weights of the same architecture to go on from; none: random ones.",
     "steps": "Steps of Adam: of training, or of a search for latents.",

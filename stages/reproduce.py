@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from stages import run
+from stages.check_params import check_params
 
 # The longest stage that nothing but tables and figures waits for, and the one before it: they begin
 # as soon as they can, or the run would end with it alone, on one core. More stages than these would
@@ -30,6 +31,7 @@ def reproduce() -> None:
     starts when all that it needs is done; where one fails, what does not need it goes on.
     Ctrl-C stops all of them; what is done stays done.
     """
+    check_params()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         needs = stages_to_run()
