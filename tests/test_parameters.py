@@ -104,6 +104,19 @@ def test_a_study_that_leaves_all_defaults_as_they_are_fits(params):
             id="a section that no stage reads",
         ),
         pytest.param(
+            "studies.ffhq.scs",
+            {8: 1},
+            "got `8` in studies.ffhq.scs of params.yaml; wanted an option of "
+            "stages.measure_sampling; remove it",
+            id="a key that is a number",
+        ),
+        pytest.param(
+            "studies.ffhq",
+            MINIMAL | {7: 3},
+            "got `7` in studies.ffhq of params.yaml, which no stage of dvc.yaml reads; wanted",
+            id="a value that no stage reads, named by a number",
+        ),
+        pytest.param(
             "shots_of_all",
             3,
             "got `shots_of_all` in params.yaml, which no stage of dvc.yaml reads; wanted",

@@ -14,7 +14,7 @@ from pipeline.runtime.errors import InputError
 
 DVC_YAML = "dvc.yaml"
 REFERENCE = re.compile(r"\$\{([^}]+)\}")
-Keys = tuple[str, ...]  # from the top of params.yaml to a value
+Keys = tuple[object, ...]  # mostly strings, from the top of params.yaml to a value
 Options = Callable[[str], Mapping[str, bool]]  # of a stage: option -> whether it has no default
 
 
@@ -123,7 +123,7 @@ def _homes(cell: _Cell, command: str) -> dict[str, list[str]]:
                     f"write `{keys[-1]}: {{}}`",
                 )
             if isinstance(value, Mapping):
-                homes[_place(keys)] = list(value)
+                homes[_place(keys)] = [str(option) for option in value]
     return homes
 
 
@@ -138,7 +138,7 @@ def _check_all_read(above: Keys, section: Mapping, read: set[Keys]) -> None:
             raise InputError(
                 f"`{key}` in {_place(above)}, which no stage of dvc.yaml reads",
                 "values that a stage reads",
-                _rename(key, beside),
+                _rename(str(key), map(str, beside)),
             )
         _check_all_read(keys, value, read)
 
@@ -157,18 +157,18 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _place(keys: Keys) -> str:
-    return f"{'.'.join(keys)} of params.yaml" if keys else "params.yaml"
+    return f"{'.'.join(map(str, keys))} of params.yaml" if keys else "params.yaml"
 
 
 def _rename(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, list(known), 1)
     return f"rename it to `{close[0]}`" if close else "remove it"
 
 
 def read_yaml(path: Path) -> dict:
     """What a YAML file holds, {} if there is none. No YAML, or a key twice: InputError."""
     try:
-        return yaml.load(path.read_text(), _OneOfEach) if path.exists() else {}
+        return (yaml.load(path.read_text(), _OneOfEach) if path.exists() else None) or {}
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
         raise InputError(f"{path}, which is not YAML: {said}", "YAML", "correct it") from error
