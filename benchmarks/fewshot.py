@@ -28,7 +28,7 @@ from pipeline.runtime.progress import say
 from pipeline.runtime.workers import keep_freed_memory
 
 STUDY = "ffhq"
-# As in params.yaml, section fewshot.
+# As in params.yaml, section fewshot_rule.
 RULE, SEED = Rule(power=0.5, l2=0.01, iterations=40, pixels_per_sample=1024), 0
 STEPS = {1: 6400, 4: 1600, 8: 800, 16: 400}
 SHOTS = [int(num) for num in os.environ.get("FEWSHOT_SHOTS", "1,4,8,16").split(",")]

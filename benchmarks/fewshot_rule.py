@@ -1,7 +1,7 @@
 """The few-shot rule, tuned with draws from the training split and scored on validation pixels.
 
-Neither the pool nor the test split is read. The chosen rule is the section `fewshot` of the params:
-one for all shots and both studies.
+Neither the pool nor the test split is read. The chosen rule is the section `fewshot_rule` of the
+params: one for all shots and both studies.
 """
 
 import time

@@ -33,6 +33,7 @@ STAGES = (
 )
 TOOLS = (
     "reproduce",
+    "check_params",
     "inspect_checkpoint",
     "export_samples",
     "sample_conditionally",

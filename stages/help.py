@@ -48,7 +48,7 @@ HELP = {
     "selection": "random, diverse, uncertain or committee samples; or: the kept classes (JSON).",
     "selections": "Samples to annotate: random, diverse, uncertain or committee; repeat for more.",
     "seed": "First seed; each sample has its own.",
-    "study": "Name of the study; fit_extractor takes the learning rates of that name.",
+    "study": "Study whose own learning rates are taken, or name of a new one.",
     "sha256": "sha256 of the wheel or file.",
     "start": "Weights of the same architecture to go on from; none: random ones.",
     "steps": "Steps of Adam: of training, or of a search for latents.",

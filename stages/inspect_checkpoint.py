@@ -11,6 +11,7 @@ def inspect_checkpoint(
     class_idx: int | None = None,
     samples: int = 528,  # as of the study ffhq
     json: bool = False,
+    study: str | None = None,  # name of a new one, whose entry of params.yaml is printed instead
 ) -> None:
     """Say what a file holds, try one sample, and estimate what a study of it takes."""
     from json import dumps
@@ -18,7 +19,15 @@ def inspect_checkpoint(
     from pipeline.data.inspection import inspect_checkpoint, report
 
     found = inspect_checkpoint(file, class_idx, samples)
-    print(dumps(found, indent=1) if json else report(found))
+    if study:
+        from pipeline.data.new_study import choose_sizes, entry, limits
+        from pipeline.runtime.files import sha256
+        from pipeline.runtime.parameters import read_yaml
+
+        sizes = choose_sizes(found, limits(read_yaml(Path("params.yaml"))))
+        print(entry(study, sha256(file), found, class_idx, sizes))
+    else:
+        print(dumps(found, indent=1) if json else report(found))
 
 
 if __name__ == "__main__":

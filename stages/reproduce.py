@@ -18,6 +18,7 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, sha256, store_root
 from pipeline.runtime.schedule import Schedule, by_study, expected, fastest
 from stages import run
+from stages.check_params import check_params
 
 DURATIONS = Path("reports/durations.json")  # of an earlier run; git tracks it
 FIRST = "preview_study"  # the stage that makes a study's first results
@@ -46,6 +47,7 @@ def reproduce(*, record: Path | None = None) -> None:
     other on two threads. A stage starts when all that it needs is done; where one fails, what does
     not need it goes on. Ctrl-C stops all of them; what is done stays done.
     """
+    check_params()
     cores = sorted(os.sched_getaffinity(0))
     if record and len(cores) == 1:
         raise InputError(

@@ -13,8 +13,8 @@ def sample_latents(
     validation: int,
     test: int,
     pool: int,
-    seed: int,
-    truncation_psi: float,
+    seed: int = 1,
+    truncation_psi: float = 0.5,
 ) -> None:
     """Draw z for every split and map it to ws, truncated towards w_avg by truncation_psi."""
     import torch

@@ -11,8 +11,8 @@ def traverse_direction(
     out: Path,
     *,
     direction: str = "all/sefa/0",
-    alphas: list[float] = [-4.0, -2.0, 0.0, 2.0, 4.0],  # noqa: B006
-    without: list[str] = [],  # noqa: B006  # directions whose projections stay as they are
+    alphas: list[float] = [-4.0, -2.0, 0.0, 2.0, 4.0],
+    without: list[str] = [],  # directions whose projections stay as they are
     absolute: bool = False,
     extractor: Path | None = None,  # None: no masks below the images
     latents: Path | None = None,  # None: z is drawn from `seed`

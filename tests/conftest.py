@@ -1,4 +1,5 @@
 import os
+import subprocess
 from pathlib import Path
 
 import jaxtyping
@@ -46,6 +47,32 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def cells(tmp_path, monkeypatch):
+    """How DVC reads the project's dvc.yaml with a params.yaml: {cell: (command, deps, outs)}."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)  # cells are named relative to where one stands
+    subprocess.run(["git", "init", "-q"], check=True)
+    Repo.init().close()
+    Path(".dvc/config").write_text((ROOT / ".dvc/config").read_text())
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+
+    def read(params: str) -> dict[str, tuple[str, list[str], list[str]]]:
+        Path("params.yaml").write_text(params)
+        with Repo() as project:
+            return {
+                stage.addressing: (
+                    stage.cmd,
+                    sorted(map(str, stage.deps)),
+                    sorted(map(str, stage.outs)),
+                )
+                for stage in project.index.stages
+            }
+
+    return read
 
 
 @pytest.fixture(scope="session")

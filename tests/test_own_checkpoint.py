@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ import yaml
 from foreign import WRITERS, golden, part, torch_bytes
 
 from pipeline.data.inspection import inspect_checkpoint, report
+from pipeline.data.new_study import POOL, Limits, choose_sizes, entry
 from pipeline.generators.registry import load_generator
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256
+from pipeline.runtime.parameters import check_parameters, read_yaml
 from pipeline.runtime.weights import read_safetensors
+from stages.check_params import check_params, options
 from stages.fetch_checkpoint import fetch_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -123,48 +127,83 @@ def documented_studies() -> dict[str, dict]:
     return found
 
 
-def test_documented_studies_have_the_keys_of_those_that_run():
-    studies = yaml.safe_load((ROOT / "params.yaml").read_text())["studies"]
+def test_documented_studies_have_the_keys_that_stages_read():
+    params, pipeline = read_yaml(ROOT / "params.yaml"), read_yaml(ROOT / "dvc.yaml")
     shown = documented_studies()
     assert len(shown) >= 2
-    wanted = {
-        name: set(value) for name, value in studies["ffhq"].items() if isinstance(value, dict)
-    }
-    for name, study in shown.items():
-        missing = studies["ffhq"].keys() - study.keys()
-        assert not missing, f"{name} lacks {missing}"
-        for section in wanted.keys() - {"load"}:
-            assert set(study[section]) == wanted[section], f"{name}, {section}"
-        options = set(study["load"])
-        assert options <= {"file", "sha256", "class_idx", "taps", "family"}
+    check_parameters(params | {"studies": shown}, pipeline, options)
 
 
-def test_a_new_study_changes_no_cell_of_the_others(tmp_path, monkeypatch):
+def with_study(lines: str) -> str:
+    """params.yaml with lines pasted below `studies:`."""
+    return (ROOT / "params.yaml").read_text().replace("\nstudies:\n", f"\nstudies:\n{lines}\n")
+
+
+def test_a_new_study_changes_no_cell_of_the_others(cells):
     """Every cell of a study names its own files, so DVC re-runs none of the others'."""
-    from dvc.repo import Repo
-
-    monkeypatch.chdir(tmp_path)  # cells are named relative to where one stands
-    subprocess.run(["git", "init", "-q"], check=True)
-    Repo.init().close()
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-
-    def cells() -> dict[str, tuple]:
-        Path("params.yaml").write_text(yaml.safe_dump(params))
-        with Repo() as project:
-            return {
-                stage.addressing: (
-                    stage.cmd,
-                    sorted(map(str, stage.deps)),
-                    sorted(map(str, stage.outs)),
-                )
-                for stage in project.index.stages
-            }
-
-    before = cells()
+    before = cells((ROOT / "params.yaml").read_text())
     name, study = next(iter(documented_studies().items()))
-    params["studies"][name] = study
-    after = cells()
+    after = cells(with_study(textwrap.indent(yaml.safe_dump({name: study}), "  ")))
     assert {cell: after[cell] for cell in before} == before
     added = after.keys() - before.keys()
     assert f"fetch_checkpoint@{name}" in added and all(name in cell for cell in added)
+
+
+def test_the_entry_that_is_printed_is_a_study(cells, published):
+    command = [sys.executable, "-m", "stages.inspect_checkpoint", str(published)]
+    done = subprocess.run(
+        [*command, "--study", "mine"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert len(done.stdout.splitlines()) <= 16
+    found = cells(with_study(done.stdout))
+    check_params()
+    kinds = {name.partition("@")[0] for name in found if "@ffhq" in name}
+    assert {name.partition("@")[0] for name in found if "@mine" in name} == kinds
+    fetch = found["fetch_checkpoint@mine"][0]
+    assert f"--file {published} --sha256 {sha256(published)}" in fetch
+    assert "--max_tap_resolution 16" in found["cache_features@mine"][0], "of its 32 px"
+
+
+# Facts of a generator like StyleGAN2 at 256 px, with a second per 10 samples.
+FOUND = {
+    "resolution": 256,
+    "taps": [{"name": f"{side}px", "shape": [512, side, side]} for side in (8, 32, 64, 128, 256)],
+    "channels": 5 * 512,
+    "trial": {"seconds_per_sample": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "train", "side"),
+    [
+        pytest.param({}, (8, 4, 32), 256, 128, id="enough samples, then the finest taps"),
+        pytest.param({}, (64, 32, 32), 2048, 128, id="a larger disk: more samples"),
+        pytest.param({}, (2, 4, 32), 256, 64, id="a smaller disk: coarser taps first"),
+        pytest.param({}, (8, 0.3, 32), 64, 128, id="a small pixel store: fewer samples"),
+        pytest.param({}, (8, 4, 1), 64, 128, id="little memory: fewer samples"),
+        pytest.param({"trial": {"seconds_per_sample": 1}}, (64, 32, 32), 256, 128, id="slow"),
+        pytest.param({"resolution": 64}, (8, 4, 32), 1024, 32, id="small images: coarser taps"),
+    ],
+)
+def test_sizes_fit_the_machine(changes, limits, train, side):
+    sizes = choose_sizes(FOUND | changes, Limits(*limits))
+    assert (sizes.train, sizes.max_tap_resolution) == (train, side)
+
+
+def test_values_are_exact_where_they_take_little():
+    few = [{"name": "8px", "shape": [16, 8, 8]}, {"name": "16px", "shape": [16, 16, 16]}]
+    assert choose_sizes(FOUND, Limits(8, 4, 32)).stored == "int8"
+    small = choose_sizes(FOUND | {"resolution": 32, "taps": few, "channels": 32}, Limits(8, 4, 32))
+    assert small.stored == "float16" and small.splits["pool"] == POOL
+
+
+def test_a_generator_that_fits_no_machine_is_a_sentence():
+    slow = FOUND | {"trial": {"seconds_per_sample": 60}}
+    with pytest.raises(InputError, match=r"got a generator of which 192 samples .* minutes for a"):
+        choose_sizes(slow, Limits(8, 4, 32))
+
+
+def test_the_name_of_a_study_is_a_word():
+    sizes = choose_sizes(FOUND, Limits(8, 4, 32))
+    with pytest.raises(InputError, match=r"got study 'my\.faces'; wanted letters, digits and"):
+        entry("my.faces", "0" * 64, FOUND, None, sizes)
