@@ -1,6 +1,7 @@
 """Every family of generators goes through every stage of dvc.yaml, at toy size, in this process."""
 
 import json
+import re
 import runpy
 import shlex
 import shutil
@@ -148,6 +149,16 @@ def study(request, tmp_path_factory):
         for stage in stages:
             run(stage.cmd)
     return Study(generator, folder, [Path(out.fs_path) for stage in stages for out in stage.outs])
+
+
+def test_times_stand_in_files_of_costs_alone(study):
+    """So that results, tables and plots of two machines compare."""
+    assert len(list((study.folder / "data/costs" / study.generator.family).iterdir())) > 5
+    kept = ("data/results", "data/plots", "data/edits", "reports/tables", "reports/metrics")
+    found = [p for folder in kept for p in (study.folder / folder).rglob("*") if p.is_file()]
+    texts = [p for p in found if p.suffix in (".json", ".csv", ".md") and p.stem != "costs"]
+    assert len(texts) > 50
+    assert not [p for p in texts if re.search(r"seconds|\bCPU s\b", p.read_text())]
 
 
 def test_every_stage_writes_what_it_declares(study):
