@@ -95,7 +95,7 @@ def write_project(family: str) -> Generator:
         toys.teacher_of_many_classes(Path(own[who]), images, seed)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     study = changed(params["studies"]["digiface"], STUDY) | own
-    params = changed(params, PARAMS) | {"studies": {family: study}}
+    params = changed(params, PARAMS) | {"studies": {family: study}, "compute": "float32"}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     for name in ("dvc.yaml", ".dvc/config", study["labels"], study["labels_full"]):
         Path(name).parent.mkdir(exist_ok=True)

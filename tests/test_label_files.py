@@ -78,7 +78,8 @@ def test_the_rest_goes_where_the_file_says(tmp_path):
     assert (space.classes, space.merge) == (("other", "sky"), (0, 1, 0))
 
 
-def test_the_published_unet_is_known_by_its_keys(tmp_path):
+def test_the_published_unet_is_known_by_its_keys(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.teachers.registry.fast_bfloat16", lambda device: False)
     network = toys.randomize(PublishedUNet(15), 0).eval()
     parameters = sum(p.numel() for p in network.parameters())
     assert parameters == 1_944_287, "as the paper's teacher"

@@ -125,8 +125,8 @@ def test_a_study_that_leaves_all_defaults_as_they_are_fits(params):
         pytest.param(
             "fewshot",
             {"selection": "random", "repeats": 1},
-            "got no `seed` in fewshot of params.yaml or fewshot_rule of params.yaml; wanted a "
-            "value for stage fit_fewshot, which has no default for it; add it",
+            "got no `seed` in fewshot of params.yaml; wanted what stage sweep_fewshot of dvc.yaml "
+            "reads; add `seed:` (a section may be {}), as docs/studies.md shows",
             id="a value that several stages share",
         ),
         pytest.param(

@@ -153,7 +153,9 @@ def test_what_ran_is_recorded_on_request(run, tmp_path):
 def test_ctrl_c_ends_the_stages_and_what_is_done_stays(run, tmp_path):
     assert run("dvc", "repro", "trace_imports").returncode == 0
     words = [sys.executable, "-m", "stages.reproduce"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, **run.options) as process:
+    options = {"stdout": subprocess.PIPE, "text": True, **run.options}
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # nohup ignores it
+    with subprocess.Popen(words, **options) as process:
         while "work.py" not in process.stdout.readline():
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does

@@ -148,7 +148,7 @@ def small(params: dict) -> dict:
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
     params["studies"]["digiface"]["geometry"] |= {"iterations": 6, "fair_images": 8}
     params["measure_geometry"] |= {"greedy_taps": 2}
-    params["shots"] = 4
+    params["shots"], params["compute"] = 4, "float32"  # the same numbers on every processor
     params["fewshot"] |= {"repeats": 2}
     params["fewshot_rule"] |= {"iterations": 10, "pixels_per_sample": 64}
     params["sweep_fewshot"] |= {"sweep_shots": [1, 2], "selections": ["random", "uncertain"]}

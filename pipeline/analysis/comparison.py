@@ -43,8 +43,11 @@ def against_best(
         rows = {}
         for name in counts:
             difference = drawn[name] - drawn[best]
+            with np.errstate(divide="ignore", invalid="ignore"):  # the best may score 0 in a draw
+                relative = np.where(drawn[best] > 0, difference / drawn[best], np.nan)
+                whole = np.float64(means[name]) / means[best] - 1
             rows[name] = _spread("points", means[name] - means[best], difference) | _spread(
-                "relative", means[name] / means[best] - 1, difference / drawn[best]
+                "relative", whole, relative
             )
         result[protocol] = {"best": best, "minus_best": rows}
     return result
