@@ -16,6 +16,7 @@ def compare_extractors(
 
     from pipeline.analysis.comparison import against_best, confusion_rows, count
     from pipeline.data.arrays import Group
+    from pipeline.extractors.registry import is_nonlinear
     from pipeline.runtime.errors import InputError
     from pipeline.runtime.files import atomic, write_json
 
@@ -29,7 +30,7 @@ def compare_extractors(
             "add lse to extractors in params.yaml and run `dvc repro`",
         )
     counts = count(found, target, len(classes))
-    nonlinear = [name for name in found if name.startswith("nse")]
+    nonlinear = [name for name in found if is_nonlinear(name)]
     write_json(metrics, against_best(counts, nonlinear) if nonlinear else {})
     with atomic(confusion) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -36,7 +36,8 @@ def fit_extractor(
     """
     from pipeline.data.stores import open_store
     from pipeline.extractors.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
-    from pipeline.extractors.networks import save_extractor, variant
+    from pipeline.extractors.networks import save_extractor
+    from pipeline.extractors.registry import variant
     from pipeline.extractors.training import Schedule, rate_of
     from pipeline.runtime.costs import timed
     from pipeline.runtime.devices import pick_device
@@ -44,13 +45,13 @@ def fit_extractor(
     from pipeline.runtime.files import write_json
 
     choose("solver", solver, SOLVERS)
-    kinds = {name: variant(name).kind for name in names}
+    forms = {name: variant(name) for name in names}
     where, store = pick_device(device), open_store(pixels)
     spent = {}
-    for name, kind in kinds.items():
-        if kind == "LSE" and solver == "lbfgs":
+    for name, form in forms.items():
+        if not form.nonlinear and solver == "lbfgs":
             fit, words = fit_lse, (store, name, l2, iterations, pixel_budget, where, str(masks))
-        elif kind == "LSE":
+        elif not form.nonlinear:
             cached = open_store(features)
             fit, words = fit_cached, (cached, str(masks), store, name, epochs, where)
         else:

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 import toys
 
 from pipeline.extractors.networks import (
-    EXTRACTORS,
     KINDS,
     LSE,
     NSE1,
@@ -14,8 +13,8 @@ from pipeline.extractors.networks import (
     build,
     load_extractor,
     save_extractor,
-    variant,
 )
+from pipeline.extractors.registry import EXTRACTORS, variant
 from pipeline.generators.taps import Tap
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.weights import write_safetensors
@@ -207,7 +206,7 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_a_wrong_name_lists_all():
-    assert variant("lse_biased").bias and not variant("lse").bias
+    assert variant("lse_biased").settings["bias"] and not variant("lse").settings
     with pytest.raises(InputError, match=f"extractor 'nse'; wanted one of {', '.join(EXTRACTORS)}"):
         variant("nse")
     assert {form.kind for form in EXTRACTORS.values()} == KINDS.keys()

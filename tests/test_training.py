@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source, plan_features, plan_pixels
 from pipeline.data.stores import Store
-from pipeline.extractors import networks as extractors
 from pipeline.extractors import training
 from pipeline.extractors.fitting import fit_nonlinear
-from pipeline.extractors.networks import LSE, NSE1, NSE2, Window, build, save_extractor
+from pipeline.extractors.networks import LSE, NSE1, NSE2, Window, base, build, save_extractor
 from pipeline.extractors.prediction import predict_masks
 from pipeline.extractors.recipe import CachedSamples
 from pipeline.extractors.training import (
@@ -78,7 +77,7 @@ def planted(tmp_path, store_root):
 def exact(monkeypatch):
     """The same numbers on every processor."""
     monkeypatch.setattr(training, "fast_bfloat16", lambda device: False)
-    monkeypatch.setattr(extractors, "fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(base, "fast_bfloat16", lambda device: False)
 
 
 def fit(planted, name, schedule=SCHEDULE):

@@ -1,4 +1,4 @@
 """Semantic extractors: networks from taps to class logits, their fits and predictions.
 
-A new extractor is one class and an entry of KINDS, or one variant of a class, in networks.py.
+A new extractor is an entry of registry.py; a new network is a class in networks/nse.py, too.
 """

@@ -14,8 +14,9 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import decode
 from pipeline.data.stores import Store
 from pipeline.extractors import solvers
-from pipeline.extractors.networks import LSE, Extractor, build, variant
+from pipeline.extractors.networks import LSE, Extractor, build
 from pipeline.extractors.recipe import CachedSamples, fit_adam
+from pipeline.extractors.registry import variant
 from pipeline.extractors.training import Schedule, train
 from pipeline.generators.taps import Tap, select
 from pipeline.runtime.errors import InputError
@@ -160,20 +161,21 @@ def fit_lse(
 ) -> tuple[LSE, dict]:
     """Fit on `train`, choose as `choose_fit` does on `validation`; the LSE and the facts."""
     facts, form = store.plan.facts, variant(name)
+    bias = bool(form.settings.get("bias"))
     classes = facts["classes"] if masks is None else Group(masks).attributes["classes"]
     taps = [Tap(**tap) for tap in facts["taps"]]
     kept, channels = _kept(taps, facts["resolution"] // form.finest)
     read = read_columns(store, "train", channels, pixel_budget, device, masks)
     held = read_columns(store, "validation", channels, pixel_budget // 4, device, masks)
-    data = solvers.problem(read.x, read.y, read.weights, len(classes), form.bias)
+    data = solvers.problem(read.x, read.y, read.weights, len(classes), bias)
     say(f"fitting {len(data.x)} pixels x {len(channels)} channels, {len(l2)} values of L2")
 
     precondition = store.plan.splits["train"] >= RELIABLE
     gram = _kept_moments(store, channels, data) if precondition else None
     choice = choose_fit(data, held, l2, iterations, precondition, gram)
-    extractor = LSE(classes, kept, form.bias, facts["align_corners"])
+    extractor = LSE(classes, kept, bias, facts["align_corners"])
     extractor.set_matrix(choice.matrix.cpu())
-    if form.bias:
+    if bias:
         extractor.bias.data = choice.bias.cpu()
     say(f"chose L2 {choice.l2} at iteration {choice.iteration}: {100 * choice.miou:.2f}")
     return extractor, {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.arrays import Group
+from pipeline.extractors.registry import EXTRACTORS
 from pipeline.reporting.palette import class_colors, colorize, rgb
 from pipeline.runtime.files import atomic
 
@@ -27,8 +28,9 @@ def draw_extractors(
     total, classes = Group(images).splits["test"], Group(masks).attributes["classes"]
     rows = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
     sources = {"teacher": masks, "judge": judge_masks} | {
-        title: predictions / f"{name}.zarr.zip"
-        for name, title in (("lse", "LSE"), ("nse1", "NSE-1"), ("nse2", "NSE-2"))
+        form.title: predictions / f"{name}.zarr.zip"
+        for name, form in EXTRACTORS.items()
+        if not form.ablation
     }
     shown = {t: Group(p).read("test", "masks")[rows] for t, p in sources.items() if p.exists()}
     pictures = Group(images).read("test", "images")[rows]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pipeline.extractors.registry import title_of
 from pipeline.reporting import editing, fewshot, geometry, sampling, tables
 
 PAPER_GAP = 3.5  # %: what the paper claims an LSE loses to the best NSE, at most
@@ -19,7 +20,7 @@ def to_nse(files: Mapping[str, dict]) -> list[str]:
         relative = {"low": row["relative_low"], "high": row["relative_high"]}
         held = "holds" if row["relative"] >= -PAPER_GAP else "does not hold"
         lines.append(
-            f"by `{protocol}`, the LSE scores {lse}, the best NSE ({tables.EXTRACTORS[best]}) "
+            f"by `{protocol}`, the LSE scores {lse}, the best NSE ({title_of(best)}) "
             f"{nse}. On the same images, the LSE's score differs from the NSE's by "
             f"{row['relative']:+.1f} % ({relative['low']:+.1f} to {relative['high']:+.1f})"
             f"{_verdict(relative)}. The paper claims that an LSE loses at most {PAPER_GAP} %; here "

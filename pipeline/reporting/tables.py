@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.extractors.registry import EXTRACTORS, title_of
 from pipeline.reporting import paper
 from pipeline.reporting.palette import COLORS
 from pipeline.runtime.errors import InputError
@@ -12,15 +13,6 @@ from pipeline.runtime.files import atomic, read_json
 
 PROTOCOLS = ("miou_per_image", "miou_dataset")
 LABELS = ("full", "selected")
-# Order of rows, and what an extractor is called in print.
-EXTRACTORS = {
-    "lse": "LSE",
-    "lse_biased": "LSE with a bias",
-    "lse_coarse": "LSE, coarse taps",
-    "nse1": "NSE-1",
-    "nse1_3x3": "NSE-1, 3x3",
-    "nse2": "NSE-2",
-}
 
 Metrics = Mapping[str, Mapping[str, dict]]
 Table = tuple[str, str, str, pd.DataFrame]  # file name, title, note, rows
@@ -122,7 +114,7 @@ def extractor_table(metrics: Metrics) -> pd.DataFrame:
     rows = []
     for study, files in metrics.items():
         for name in evaluated(files):
-            row = {"study": study, "masks from": EXTRACTORS.get(name, name)}
+            row = {"study": study, "masks from": title_of(name)}
             row |= _scores_with_intervals(files[name]["against_teacher"])
             row |= _to_best_nse(files.get("comparison", {}), name)
             if "against_judge" in files[name]:
@@ -172,7 +164,7 @@ def selection_table(metrics: Metrics) -> pd.DataFrame:
         for labels in LABELS:
             for name in evaluated(files, f"{labels}/"):
                 value = files[f"{labels}/{name}"]["against_teacher"]
-                row = {"study": study, "labels": labels, "masks from": EXTRACTORS.get(name, name)}
+                row = {"study": study, "labels": labels, "masks from": title_of(name)}
                 for protocol in PROTOCOLS:
                     found = [value[protocol]["per_class"][c] for c in kept]
                     row[protocol] = pd.Series(found, dtype=float).mean()
@@ -186,7 +178,7 @@ def selected_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
     for labels in LABELS:
         for name in evaluated(files, f"{labels}/"):
             scores = files[f"{labels}/{name}"]["against_teacher"]["miou_per_image"]["per_class"]
-            columns[f"{EXTRACTORS.get(name, name)}, {labels}"] = in_order(scores)
+            columns[f"{title_of(name)}, {labels}"] = in_order(scores)
     table = pd.DataFrame(columns)
     table.index.name = "class"
     selection = files.get("selection", {})
@@ -213,9 +205,7 @@ def face_class_table(metrics: Metrics, study: str) -> pd.DataFrame:
         columns[f"paper's {name}"] = dict(row) | {"mean": sum(row.values()) / len(row)}
     for name in evaluated(files):
         scores = files[name]["against_teacher"]["miou_per_image"]
-        columns[EXTRACTORS.get(name, name)] = in_order(scores["per_class"]) | {
-            "mean": scores["mean"]
-        }
+        columns[title_of(name)] = in_order(scores["per_class"]) | {"mean": scores["mean"]}
     classes = paper.CLASSES if faces else in_order(dict.fromkeys(sorted(known), 0.0))
     table = pd.DataFrame(columns).reindex([*classes, "mean"])
     table.index.name = "class"

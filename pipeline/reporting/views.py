@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.extractors.registry import EXTRACTORS
 from pipeline.reporting.curves import Line, Panel
-from pipeline.reporting.tables import EXTRACTORS
 
 
 def training_panel(files: Mapping[str, dict]) -> Panel:
@@ -16,14 +16,14 @@ def training_panel(files: Mapping[str, dict]) -> Panel:
     in common that is the same on every machine.
     """
     lines = {}
-    for name, title in EXTRACTORS.items():
+    for name, form in EXTRACTORS.items():
         fit = files.get(f"{name}_fit", {})
         curve = fit.get("validation_curve") or fit.get("training_curve")
         if not curve:
             continue
         at = [point.get("iteration", point.get("passes")) for point in curve]
         done = 100 * np.array(at, float) / at[-1]
-        lines[title] = Line(done.tolist(), [_best(point) for point in curve])
+        lines[form.title] = Line(done.tolist(), [_best(point) for point in curve])
     return Panel("Validation along the fit", "share of the fit, %", "mIoU on validation, %", lines)
 
 
