@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import zarr
 
-from pipeline.data import features, stores
+from pipeline.data import features, plans, stores
 from pipeline.generators.registry import Generator
 from pipeline.generators.taps import select
 from pipeline.runtime.workers import keep_freed_memory
@@ -24,14 +24,14 @@ def seconds(function: Callable, *arguments) -> tuple[float, object]:
     return time.process_time() - start, result
 
 
-def bare(source: features.Source, generator: Generator, shard: stores.Shard) -> None:
+def bare(source: features.Source, generator: Generator, shard: plans.Shard) -> None:
     """Synthesize a shard's images one by one, and record nothing."""
     for row in range(shard.start, shard.stop):
         with torch.inference_mode():
             generator.synthesis(source.ws(shard.split, row, row + 1))
 
 
-def write_by_zarr(store: stores.Store, shard: stores.Shard, arrays: dict) -> None:
+def write_by_zarr(store: stores.Store, shard: plans.Shard, arrays: dict) -> None:
     """What `Store.write_parts` does, without the hash, by zarr's own sharding codec."""
     group = zarr.open_group(str(store.path / shard.split), mode="r+")
     for name, values in arrays.items():

@@ -159,7 +159,7 @@ def measured(work: Work, machine: Mapping[str, float], took: Mapping[str, float]
     """What a run took, for the stages that ran; `took` is their CPU-seconds."""
     from dvc.repo import Repo
 
-    from pipeline.data.stores import list_stores
+    from pipeline.data.store_care import list_stores
 
     stores = {store["fingerprint"]: store["bytes"] for store in list_stores(store_root())}
     disk = {}

@@ -22,14 +22,14 @@ def manifests(given: list[Path] | None) -> list[Path]:
 @app.command()
 def verify(paths: Manifests = None, repair: bool = False) -> None:
     """Re-hash every shard; --repair makes missing and damaged ones again."""
-    from pipeline.data import stores
+    from pipeline.data import store_care, stores
     from pipeline.runtime.errors import InputError
     from pipeline.runtime.files import read_json
 
     bad = []
     for path in manifests(paths):
         store = stores.Store(stores.plan_of(read_json(path)))
-        names = stores.verify(store, repair)
+        names = store_care.verify(store, repair)
         if names and repair:
             stores.open_store(path)
         print(
@@ -44,7 +44,7 @@ def verify(paths: Manifests = None, repair: bool = False) -> None:
 @app.command("list")
 def list_() -> None:
     """List feature stores by kind, fingerprint and size, and finished pieces by kind."""
-    from pipeline.data.stores import list_stores
+    from pipeline.data.store_care import list_stores
     from pipeline.runtime.files import store_root
     from pipeline.runtime.pieces import list_pieces
 
@@ -64,7 +64,7 @@ def gc(
 
     Finished pieces of few-shot fits, samples and edits go when no run has used them for --days.
     """
-    from pipeline.data.stores import collect_garbage
+    from pipeline.data.store_care import collect_garbage
     from pipeline.runtime.files import read_json, store_root
     from pipeline.runtime.pieces import list_pieces, remove_unused
 
@@ -101,7 +101,8 @@ def committed() -> set[str]:
 @app.command()
 def export(manifest: Path, archive: Path) -> None:
     """Pack the store behind a manifest into one tar file."""
-    from pipeline.data.stores import Store, export_store, plan_of
+    from pipeline.data.store_care import export_store
+    from pipeline.data.stores import Store, plan_of
     from pipeline.runtime.files import read_json
 
     size = export_store(Store(plan_of(read_json(manifest))), archive)
@@ -111,7 +112,7 @@ def export(manifest: Path, archive: Path) -> None:
 @app.command("import")
 def import_(archive: Path) -> None:
     """Unpack an exported store into this machine's store folder."""
-    from pipeline.data.stores import import_store
+    from pipeline.data.store_care import import_store
     from pipeline.runtime.files import store_root
 
     print(f"imported {import_store(archive, store_root())} into {store_root()}")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline.data.features import Source, fill, plan_features, stream
-from pipeline.data.stores import Array, Store
+from pipeline.data.plans import Array
+from pipeline.data.stores import Store
 from pipeline.extractors.networks import LSE
 from pipeline.extractors.recipe import (
     SCHEDULE,

@@ -19,9 +19,11 @@ import zarr
 from toy_store import PLAN, fill, values
 from typer.testing import CliRunner
 
-from pipeline.data import features, stores
+from pipeline.data import features, plans, store_care, stores
 from pipeline.data.features import Source, plan_features
-from pipeline.data.stores import Shard, Store, open_store, verify, write_manifest
+from pipeline.data.plans import Shard
+from pipeline.data.store_care import verify
+from pipeline.data.stores import Store, open_store, write_manifest
 from pipeline.generators.registry import load_generator
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, write_json
@@ -98,7 +100,7 @@ def test_a_plan_above_max_gib_is_refused_with_the_ways_out(capsys, store_root):
 
 def test_a_disk_too_small_is_refused(monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(stores.shutil, "disk_usage", lambda path: usage(10**6, 0, PLAN.bytes))
+    monkeypatch.setattr(plans.shutil, "disk_usage", lambda path: usage(10**6, 0, PLAN.bytes))
     with pytest.raises(InputError, match=r"GiB free at .*PIPELINE_STORE"):
         PLAN.check(1.0, 0.0, PLAN.shards())
     PLAN.check(1.0, 0.0, PLAN.shards()[:2])  # what is there already needs no space
@@ -440,16 +442,16 @@ def test_two_fills_at_once_share_the_work(monkeypatch, latents, checkpoints):
 
 def test_exported_stores_are_imported(store, tmp_path):
     archive = tmp_path / "out" / "store.tar"
-    assert stores.export_store(store, archive) == archive.stat().st_size > PLAN.bytes
+    assert store_care.export_store(store, archive) == archive.stat().st_size > PLAN.bytes
     root = tmp_path / "elsewhere"
-    assert stores.import_store(archive, root) == PLAN.fingerprint
+    assert store_care.import_store(archive, root) == PLAN.fingerprint
     assert_intact(Store(PLAN, root))
 
 
 def test_an_incomplete_store_is_not_exported(store, tmp_path):
     store.drop(PLAN.shards()[0])
     with pytest.raises(InputError, match="1 missing shards"):
-        stores.export_store(store, tmp_path / "store.tar")
+        store_care.export_store(store, tmp_path / "store.tar")
     assert not (tmp_path / "store.tar").exists()
 
 
@@ -483,27 +485,27 @@ def test_archives_that_reach_outside_are_refused(tmp_path, members):
     archive, root = tmp_path / "x.tar", tmp_path / "a" / "b"
     tar_of(archive, *members)
     with pytest.raises(InputError):
-        stores.import_store(archive, root)
+        store_care.import_store(archive, root)
     assert not [p for p in tmp_path.rglob("*evil*") if not p.is_relative_to(root)]
     assert not Path("/tmp/evil-of-a-test").exists()
 
 
 def test_a_broken_archive_imports_nothing(store, tmp_path):
     archive, root = tmp_path / "store.tar", tmp_path / "elsewhere"
-    stores.export_store(store, archive)
+    store_care.export_store(store, archive)
     content = archive.read_bytes()
     for share in (0.02, 0.5, 0.8):
         archive.write_bytes(content[: int(len(content) * share)])
         with pytest.raises(InputError, match=r"store\.tar"):
-            stores.import_store(archive, root)
-        assert stores.list_stores(root) == [], "a part of a store would pass for a whole one"
+            store_care.import_store(archive, root)
+        assert store_care.list_stores(root) == [], "a part of a store would pass for a whole one"
 
 
 def test_importing_over_a_store_keeps_it_whole(store, tmp_path):
     archive = tmp_path / "store.tar"
-    stores.export_store(store, archive)
+    store_care.export_store(store, archive)
     corrupt(files_of(store, PLAN.shards()[0])[0])
-    stores.import_store(archive, stores.store_root())
+    store_care.import_store(archive, stores.store_root())
     assert_intact(Store(PLAN))
 
 
@@ -511,13 +513,13 @@ def test_garbage_is_what_nobody_names(store, store_root):
     other = Store(replace(PLAN, kind="pixels"))
     with other.lock():
         other.create()
-    listed = stores.list_stores(store_root)
+    listed = store_care.list_stores(store_root)
     assert [s["kind"] for s in listed] == ["features", "pixels"]
     assert listed[0]["bytes"] >= PLAN.bytes
     keep = {PLAN.fingerprint}
-    would = stores.collect_garbage(store_root, keep, dry_run=True)
+    would = store_care.collect_garbage(store_root, keep, dry_run=True)
     assert [s["fingerprint"] for s in would] == [other.plan.fingerprint] and other.path.exists()
-    assert stores.collect_garbage(store_root, keep) == would
+    assert store_care.collect_garbage(store_root, keep) == would
     assert not other.path.exists()
     assert_intact(store)
 

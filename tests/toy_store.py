@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pipeline.data.stores import Array, Plan, Shard, Store
+from pipeline.data.plans import Array, Plan, Shard
+from pipeline.data.stores import Store
 
 PLAN = Plan(
     "features",

@@ -13,7 +13,8 @@ from torch import Tensor
 from pipeline.data.arrays import Group
 from pipeline.data.images import to_uint8
 from pipeline.data.pixels import draw_pixels, hypercolumns
-from pipeline.data.stores import Array, Plan, Shard, Store
+from pipeline.data.plans import Array, Plan, Shard
+from pipeline.data.stores import Store
 from pipeline.generators.registry import Generator, load_generator
 from pipeline.generators.taps import Tap, find, record, watch
 from pipeline.runtime import workers

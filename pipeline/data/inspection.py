@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.data.stores import GIB
+from pipeline.data.plans import GIB
 from pipeline.generators.latents import sample_z
 from pipeline.generators.readers.formats import sniff
 from pipeline.generators.registry import Generator, load_generator

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from pipeline.data.features import plan_features, plan_pixels
 from pipeline.data.inspection import PIXELS_PER_SAMPLE
-from pipeline.data.stores import GIB, store_root
+from pipeline.data.plans import GIB
 from pipeline.generators.taps import Tap
 from pipeline.runtime.errors import InputError
+from pipeline.runtime.files import store_root
 
 TRAIN = (2048, 1024, 512, 256, 128, 64)  # samples to choose from, a quarter of them to validate
 POOL = 80  # 16 shots in 5 disjoint draws, as params.yaml says
