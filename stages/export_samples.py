@@ -20,13 +20,12 @@ def export_samples(
     from pipeline.data.annotation_files import write_samples, write_tools
     from pipeline.data.arrays import Group
     from pipeline.data.features import open_source
-    from pipeline.data.palette import rgb
     from pipeline.runtime.files import sha256
 
     source = open_source(checkpoint, latents, device, compute)
     classes = Group(masks).attributes["classes"]
     write_samples(source, study, sha256(checkpoint), samples, out / "images")
-    write_tools(out, classes, rgb(classes), source.generator().resolution)
+    write_tools(out, classes, source.generator().resolution)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,6 @@ def fit_fewshot(
     from pipeline.data.annotations import read_annotations
     from pipeline.data.features import open_source
     from pipeline.data.inputs import open_study
-    from pipeline.data.palette import rgb
     from pipeline.extractors.networks import save_extractor
     from pipeline.runtime.costs import timed
     from pipeline.runtime.files import read_json, write_json
@@ -47,7 +46,7 @@ def fit_fewshot(
     source = open_source(checkpoint, latents, device, compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])
     if annotations:
-        drawn = read_annotations(annotations, open_pool(source, masks, rgb(study.classes)))
+        drawn = read_annotations(annotations, open_pool(source, masks))
         study = replace(study, annotations=drawn)
         shots = len(drawn) or shots
     rule = Rule(power, l2, iterations, pixels_per_sample)

@@ -51,7 +51,6 @@ def measure_sampling(
     from pipeline.data.annotation_files import open_pool
     from pipeline.data.annotations import read_annotations
     from pipeline.data.features import open_source
-    from pipeline.data.palette import rgb
     from pipeline.editing.sampling import study as sampling
     from pipeline.editing.sampling.method import Search
     from pipeline.editing.sampling.pieces import Judges
@@ -65,7 +64,7 @@ def measure_sampling(
     plan = sampling.Plan(samples, teacher_samples, search, few, tuple(rates), rate_targets)
     study = sampling.open_study(source, masks, pixels, extractor)
     if annotations:
-        drawn = read_annotations(annotations, open_pool(source, masks, rgb(study.classes)))
+        drawn = read_annotations(annotations, open_pool(source, masks))
         study = replace(study, annotations=drawn)
     wanted = sampling.draw_targets(study, judges, target_masks, targets, seed, target_psi)
     found = sampling.run_study(study, str(extractor), judges, wanted, plan, workers)

@@ -10,20 +10,19 @@ from PIL import Image
 from pipeline.analysis.fewshot.fits import Rule, Task, fit, random_tasks, solve
 from pipeline.analysis.fewshot.pool import annotate
 from pipeline.analysis.fewshot.sweeps import fit_fewshot
-from pipeline.data import annotations as read
 from pipeline.data.annotation_files import open_pool, write_samples, write_tools
-from pipeline.data.annotations import SampleName, read_annotations, write_png
+from pipeline.data.annotation_formats import _coco_counts
+from pipeline.data.annotations import SampleName, read_annotations
 from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.data.inputs import Study
-from pipeline.data.palette import rgb
+from pipeline.data.mask_files import read_ids, write_mask
 from pipeline.data.pixels import UNLABELED, draw_pixels
 from pipeline.extractors.networks import load_extractor
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256, write_json
 
 SIZES = {"train": 2, "validation": 0, "test": 3, "pool": 4}
-COLORS = rgb(toys.CLASSES)
 RULE = Rule(power=0.5, l2=1e-3, iterations=15, pixels_per_sample=128)
 
 
@@ -37,7 +36,7 @@ def study(tmp_path_factory, checkpoints):
 
 @pytest.fixture
 def pool(study):
-    return open_pool(study.source, study.masks, COLORS)
+    return open_pool(study.source, study.masks)
 
 
 @pytest.fixture
@@ -88,9 +87,9 @@ def test_exported_samples_are_the_pools_images_and_carry_their_names(study, pool
         assert facts["seed"] == str(pool.seeds[row]) and facts["generator"] == pool.generator
         expected = ((images[row].clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(pixels, expected)
-    write_tools(tmp_path, toys.CLASSES, COLORS, 32)
+    write_tools(tmp_path, toys.CLASSES, 32)
     assert (tmp_path / "classes.txt").read_text().split() == list(toys.CLASSES)
-    assert (read.read_png(tmp_path / "empty.png", pool) == UNLABELED).all()
+    assert (read_ids(tmp_path / "empty.png", toys.CLASSES) == UNLABELED).all()
     with pytest.raises(InputError, match="5 samples of a pool of 4"):
         write_samples(study.source, "toy", pool.generator, 5, tmp_path)
 
@@ -213,7 +212,7 @@ def test_every_tools_export_gives_the_planted_mask(layout, pool, tmp_path):
 
 def test_a_published_compressed_rle():
     # Of a 9x10 mask, from the tests of pycocotools.
-    assert read._coco_counts(compressed([6, 1, 40, 4, 5, 4, 5, 4, 21])) == [
+    assert _coco_counts(compressed([6, 1, 40, 4, 5, 4, 5, 4, 21])) == [
         6,
         1,
         40,
@@ -224,12 +223,12 @@ def test_a_published_compressed_rle():
         4,
         21,
     ]
-    assert read._coco_counts("61X13mN000`0") == [6, 1, 40, 4, 5, 4, 5, 4, 21]
+    assert _coco_counts("61X13mN000`0") == [6, 1, 40, 4, 5, 4, 5, 4, 21]
 
 
 def saved_as(mode, mask, path):
     if mode == "indexed":
-        write_png(path, mask, COLORS)
+        write_mask(path, mask, toys.CLASSES)
     elif mode == "gray":
         Image.fromarray(mask).save(path)
     elif mode == "another palette":  # ids count
@@ -237,7 +236,7 @@ def saved_as(mode, mask, path):
         image.putpalette([(i * 37 + c * 5) % 251 for i in range(256) for c in range(3)])
         image.save(path)
     else:
-        write_png(path, mask, COLORS)
+        write_mask(path, mask, toys.CLASSES)
         with Image.open(path) as file:
             image = file.convert("RGB")
         if mode == "reordered palette":
@@ -296,10 +295,10 @@ def test_wrong_exports_are_one_sentence(value, message, pool, tmp_path):
 
 def test_two_annotations_of_a_sample_and_label_studios_pngs_are_refused(pool, tmp_path):
     for ending in ("", "_2"):
-        write_png(tmp_path / f"{name(pool, 1)}{ending}.png", planted(), COLORS)
+        write_mask(tmp_path / f"{name(pool, 1)}{ending}.png", planted(), toys.CLASSES)
     with pytest.raises(InputError, match="a second annotation of"):
         read_annotations(tmp_path, pool)
-    write_png(tmp_path / "task-1-annotation-1-by-1-tag-skin-0.png", planted(), COLORS)
+    write_mask(tmp_path / "task-1-annotation-1-by-1-tag-skin-0.png", planted(), toys.CLASSES)
     (tmp_path / f"{name(pool, 1)}_2.png").unlink()
     with pytest.raises(InputError, match="a PNG of Label Studio"):
         read_annotations(tmp_path, pool)
@@ -315,7 +314,7 @@ def test_annotations_equal_to_the_teachers_masks_give_the_same_extractor(
 ):
     rows = random_tasks(len(masks), [2], 1, 0)[0].rows
     for row in rows:
-        write_png(tmp_path / f"{name(pool, row)}.png", big(masks[row]), COLORS)
+        write_mask(tmp_path / f"{name(pool, row)}.png", big(masks[row]), toys.CLASSES)
     drawn = replace(study, annotations=read_annotations(tmp_path, pool))
     (ours,), (row,) = fit_fewshot(drawn, 16, 5, 7, RULE, 1)  # shots and repeats: not read
     sort = tuple(sorted(rows))
@@ -367,7 +366,7 @@ def test_the_stages_go_from_export_to_an_extractor(study, pool, masks, tmp_path)
     drawn = tmp_path / "drawn"
     drawn.mkdir()
     for row, path in enumerate(sorted((tmp_path / "todo" / "images").glob("*.png"))):
-        write_png(drawn / path.name, masks[row], COLORS)
+        write_mask(drawn / path.name, masks[row], toys.CLASSES)
     facts = {
         "taps": [vars(tap) for tap in study.taps],
         "masks": Group(study.masks).digest("masks"),

@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.analysis.fewshot.fits import Rule
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source
-from pipeline.data.mask_files import read_mask, write_mask
+from pipeline.data.mask_files import read_ids, read_mask, read_patch, write_mask
 from pipeline.data.palette import rgb
 from pipeline.editing.optimize import ByExtractor, ByExtractors, Forward
 from pipeline.editing.sampling import pieces as sampling_pieces
@@ -166,7 +166,8 @@ def test_masks_are_read_from_gray_and_indexed_files(tmp_path):
         (np.zeros((16, 16)), 32, "L", "of 16x16 px; wanted 32x32 px"),
         (np.zeros((16, 12)), None, "L", "of 12x16 px; wanted a square"),
         (np.full((16, 16), 4), 16, "L", "with id 4; wanted ids 0-3"),
-        (np.zeros((16, 16)), 16, "RGB", "of mode RGB; wanted one channel of class ids"),
+        (np.full((16, 16), 255), 16, "L", r"have no label \(id 255\); wanted ids 0-3"),
+        (np.zeros((16, 16)), 16, "RGB", "with color #000000; wanted the classes' colors"),
     ],
 )
 def test_bad_masks_are_one_sentence(tmp_path, ids, size, mode, message):
@@ -188,7 +189,7 @@ def test_masks_of_two_sizes_or_none_are_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
-def test_a_reordered_palette_is_refused_and_ones_own_is_read(tmp_path):
+def test_a_reordered_palette_is_read_by_its_colors(tmp_path):
     """What a drawing program does: the picture looks the same, the indices are others."""
     ids, colors = np.repeat([[0, 1, 2, 3]], 4, 0).astype(np.uint8), rgb(toys.CLASSES)
     write_mask(tmp_path / "own.png", ids, toys.CLASSES)
@@ -198,9 +199,26 @@ def test_a_reordered_palette_is_refused_and_ones_own_is_read(tmp_path):
     swapped = png(tmp_path / "swapped.png", ids[:, ::-1], "P", colors[::-1].ravel().tolist())
     with Image.open(swapped) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), colors[ids])
-    message = "index 0 has color #4d6b3c; wanted #1a1a1a, that of bg, or gray #000000; keep the"
-    with pytest.raises(InputError, match=message):
-        read_mask(swapped, toys.CLASSES)
+    np.testing.assert_array_equal(read_mask(swapped, toys.CLASSES), ids)
+    colors[0] = 1, 2, 3
+    mixed = png(tmp_path / "mixed.png", ids[:, ::-1], "P", colors[::-1].ravel().tolist())
+    with pytest.raises(InputError, match="with color #010203; wanted the classes' colors"):
+        read_mask(mixed, toys.CLASSES)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+def test_targets_edits_and_annotations_read_a_mask_alike(tmp_path):
+    """A white class and index 255 in gray look the same; the index tells them apart."""
+    classes = ("bg", "skin", "mouth")
+    ids = np.repeat([[0, 1, 2, 255]], 4, 0).astype(np.uint8)
+    write_mask(tmp_path / "own.png", ids, classes)
+    gray = png(tmp_path / "gray.png", ids, "P")
+    twice = ids.repeat(2, 0).repeat(2, 1)
+    for path in (tmp_path / "own.png", gray):
+        np.testing.assert_array_equal(read_ids(path, classes), ids)
+        np.testing.assert_array_equal(read_patch(path, classes, (8, 8)), twice)
+        with pytest.raises(InputError, match="pixels that have no label"):
+            read_mask(path, classes)
 
 
 # Scores

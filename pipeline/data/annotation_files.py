@@ -6,13 +6,14 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
-from pipeline.data.annotations import Pool, SampleName, write_png
+from pipeline.data.annotations import Pool, SampleName
 from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.data.images import to_uint8
+from pipeline.data.mask_files import write_mask
+from pipeline.data.palette import rgb
 from pipeline.data.pixels import UNLABELED
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic, sha256
@@ -53,10 +54,9 @@ def write_samples(
     return paths
 
 
-def write_tools(
-    folder: Path, classes: Sequence[str], colors: UInt8[np.ndarray, "class 3"], size: int
-) -> None:
+def write_tools(folder: Path, classes: Sequence[str], size: int) -> None:
     """classes.txt (LabelMe), label_studio.xml, palette.gpl (GIMP, Krita), and an empty mask."""
+    colors = rgb(classes)
     hexes = [f"#{bytes(color).hex()}" for color in colors]
     rows = zip(classes, colors, strict=True)
     labels = "".join(
@@ -74,11 +74,10 @@ def write_tools(
     for name, text in texts.items():
         with atomic(folder / name) as partial:
             partial.write_text(text)
-    with atomic(folder / "empty.png") as partial:
-        write_png(partial, np.full((size, size), UNLABELED, np.uint8), colors)
+    write_mask(folder / "empty.png", np.full((size, size), UNLABELED, np.uint8), classes)
 
 
-def open_pool(source: Source, masks: str | Path, colors: UInt8[np.ndarray, "class 3"]) -> Pool:
+def open_pool(source: Source, masks: str | Path) -> Pool:
     """The pool that a study's annotations may be of."""
     latents, labels = Group(source.latents), Group(masks)
     return Pool(
@@ -86,6 +85,5 @@ def open_pool(source: Source, masks: str | Path, colors: UInt8[np.ndarray, "clas
         latents.attributes["truncation_psi"],
         sha256(source.checkpoint),
         tuple(labels.attributes["classes"]),
-        colors,
         labels.read("pool", "masks", slice(0, 1)).shape[-1],
     )

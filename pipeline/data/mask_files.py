@@ -1,17 +1,20 @@
-"""Masks as PNG files of one channel, whose pixel value (palette index) is the class id."""
+"""Masks as PNG files of class ids, also when a program has changed their palette or mode."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from pipeline.data.palette import rgb
+from pipeline.data.pixels import UNLABELED
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic
 
-LEAVE = 255  # in an edit: keep the sample's own class
+UNLABELED_COLOR = (255, 0, 255)  # in palettes: every index that is no class
+UNKNOWN = 256  # stands for a color that no class has
+LEAVE = UNLABELED  # in an edit: keep the sample's own class
 
 Mask = UInt8[np.ndarray, "height width"]
 
@@ -21,20 +24,26 @@ def read_mask(
     classes: Sequence[str],
     size: int | None = None,  # px that it must have; None: any square
 ) -> UInt8[np.ndarray, "size size"]:
-    """A square mask of class ids."""
-    ids = np.asarray(_open(path, classes))
+    """A square mask of class ids; InputError if a pixel has no label."""
+    ids = read_ids(path, classes)
     if ids.shape[0] != ids.shape[1] or (size is not None and len(ids) != size):
         raise InputError(
             f"mask {path} of {ids.shape[1]}x{ids.shape[0]} px",
             "a square" if size is None else f"{size}x{size} px",
             "resize it without interpolation",
         )
-    return ids.astype(np.uint8)
+    if (ids == UNLABELED).any():
+        raise InputError(
+            f"mask {path} with pixels that have no label (id {UNLABELED})",
+            f"ids 0-{len(classes) - 1}",
+            "label every pixel",
+        )
+    return ids
 
 
 def read_patch(path: str | Path, classes: Sequence[str], shape: tuple[int, ...]) -> Mask:
     """A mask of the proportions of `shape`, in its size; LEAVE where it says nothing."""
-    image = _open(path, classes, LEAVE)
+    image = Image.fromarray(read_ids(path, classes))
     if image.width * shape[0] != image.height * shape[1]:
         raise InputError(
             f"{path} of {image.width}x{image.height} px",
@@ -44,61 +53,83 @@ def read_patch(path: str | Path, classes: Sequence[str], shape: tuple[int, ...])
     return np.asarray(image.resize(shape[::-1], Image.Resampling.NEAREST))
 
 
-def write_mask(path: Path, ids: Mask, classes: Sequence[str]) -> None:
-    """An indexed PNG in the colors of the figures' legend."""
-    image, colors = Image.fromarray(ids), rgb(classes)
-    grays = [[i, i, i] for i in range(len(colors), 256)]
-    image.putpalette([*colors.ravel().tolist(), *np.ravel(grays).tolist()])
-    with atomic(path) as partial:
+def write_mask(path: str | Path, ids: Mask, classes: Sequence[str]) -> None:
+    """An indexed PNG in the colors of the figures' legend; other indices are UNLABELED_COLOR."""
+    image, table = Image.fromarray(ids), np.full((256, 3), UNLABELED_COLOR, np.uint8)
+    table[: len(classes)] = rgb(classes)
+    image.putpalette(table.ravel().tolist())
+    with atomic(Path(path)) as partial:
         image.save(partial, "PNG")
 
 
-def _open(path: str | Path, classes: Sequence[str], *more: int) -> Image.Image:
-    """An image of one channel of class ids, or of `more`; InputError for any other file."""
+def read_ids(path: str | Path, classes: Sequence[str]) -> Mask:
+    """Class ids from a PNG; UNLABELED where it has id 255, UNLABELED_COLOR, or is transparent.
+
+    Gray values are ids; RGB is read by the classes' colors. Programs reorder the palettes of the
+    files that they save, so an indexed PNG is read by color where its palette has the classes'
+    colors; of another palette the indices are ids. InputError for any other file.
+    """
+    mode, ids, rgba = _open(path)
+    if mode == "L":
+        found = ids
+    else:
+        found = _by_color(rgba, classes)
+        found = _by_index(ids, rgba, found, len(classes)) if mode == "P" else found
+    if (found == UNKNOWN).any():
+        raise _unknown_color(path, rgba[found == UNKNOWN][0], classes)
+    wrong = found[(found >= len(classes)) & (found != UNLABELED)]
+    if len(wrong):
+        raise InputError(
+            f"mask {path} with id {wrong[0]}",
+            f"ids 0-{len(classes) - 1}, or {UNLABELED} for pixels without a label",
+            "map the ids to the label space",
+        )
+    return found.astype(np.uint8)
+
+
+def _open(path: str | Path) -> tuple[str, np.ndarray, UInt8[np.ndarray, "height width 4"]]:
+    """Mode, values (of mode P: palette indices) and RGBA of a file."""
     if not Path(path).is_file():
         raise InputError(f"no file at {path}", "a PNG mask of class ids", "name an existing one")
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as file:
+            file.load()
+            found = file.mode, np.asarray(file), np.asarray(file.convert("RGBA"))
     except OSError as error:
-        raise InputError(f"{path}, which is no image", "a PNG mask", "name a mask") from error
-    if image.mode not in {"L", "P"}:
-        raise InputError(
-            f"mask {path} of mode {image.mode}",
-            "one channel of class ids: an indexed (P) or gray (L) PNG",
-            "export the mask with a palette, not in colors",
-        )
-    used = np.unique(np.asarray(image))
-    if len(unknown := np.setdiff1d(used, [*range(len(classes)), *more])):
-        raise InputError(
-            f"mask {path} with id {unknown[0]}",
-            " or ".join([f"ids 0-{len(classes) - 1}", *map(str, more)]),
-            "map the palette to the label space first",
-        )
-    if image.mode == "P":
-        _check_palette(path, image, classes, used[used < len(classes)])
-    return image
+        raise InputError(f"{path}, which is no image", "a PNG mask", "export it again") from error
+    if file.mode not in {"L", "P", "RGB", "RGBA"}:
+        raise InputError(f"{path} of mode {file.mode}", "an 8 bit PNG", "export it as one")
+    return found
 
 
-def _check_palette(
-    path: str | Path, image: Image.Image, classes: Sequence[str], used: UInt8[np.ndarray, " index"]
-) -> None:
-    """InputError if an index is shown in a color that is neither its class's nor the id's gray.
+def _by_color(rgba: np.ndarray, classes: Sequence[str]) -> Integer[np.ndarray, "height width"]:
+    """Class ids by color; UNLABELED, or UNKNOWN for a color that no class has."""
+    codes = rgba[..., :3].astype(np.int64) @ (65536, 256, 1)
+    found = np.full(codes.shape, UNKNOWN)
+    colors = zip((*range(len(classes)), UNLABELED), (*rgb(classes), UNLABELED_COLOR), strict=True)
+    for i, color in colors:
+        found[codes == np.asarray(color, np.int64) @ (65536, 256, 1)] = i
+    found[rgba[..., 3] == 0] = UNLABELED
+    return found
 
-    Programs reorder the palettes of the files that they save; then the indices are no class ids.
+
+def _by_index(
+    ids: np.ndarray, rgba: np.ndarray, by_color: np.ndarray, num_classes: int
+) -> Integer[np.ndarray, "height width"]:
+    """Class ids of an indexed PNG: of its colors if some index shows another class's, or all are
+    known, else its indices. An index that is an id, shown as the gray of it, is always the id.
     """
-    palette = np.zeros((256, 3), np.uint8)
-    given = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-    palette[: len(given)] = given
-    for i in used:
-        wanted = rgb(classes)[i]
-        if not (palette[i] == wanted).all() and not (palette[i] == i).all():
-            raise InputError(
-                f"mask {path} whose index {i} has color {_hex(palette[i])}",
-                f"{_hex(wanted)}, that of {classes[i]}, or gray {_hex([i] * 3)}",
-                "keep the order of the palette, or save a gray (L) PNG of class ids",
-            )
+    gray = (rgba[..., :3] == ids[..., None]).all(-1) & (rgba[..., 3] > 0)
+    found = np.where(gray & ((ids < num_classes) | (ids == UNLABELED)), ids, by_color)
+    reordered = (found != ids) & (found != UNKNOWN) & (found != UNLABELED)
+    return found if reordered.any() or not (found == UNKNOWN).any() else ids
 
 
-def _hex(color: Iterable) -> str:
-    return "#" + "".join(f"{int(value):02x}" for value in color)
+def _unknown_color(path: str | Path, color: np.ndarray, classes: Sequence[str]) -> InputError:
+    shown = zip(classes, rgb(classes), strict=True)
+    known = ", ".join(f"{name} #{bytes(c).hex()}" for name, c in shown)
+    return InputError(
+        f"mask {path} with color #{bytes(color[:3]).hex()}",
+        f"the classes' colors ({known}), or gray ids",
+        "draw with the exported palette and without antialiasing",
+    )
