@@ -12,7 +12,7 @@ import torch
 from pipeline.analysis.fewshot import selection
 from pipeline.data.features import decode
 from pipeline.data.stores import Store, open_store
-from pipeline.extractors import solvers
+from pipeline.extractors import problems, solvers
 from pipeline.extractors.fitting import Columns, read_columns, validation_miou
 from pipeline.runtime.workers import keep_freed_memory
 
@@ -64,7 +64,7 @@ def curve(
 ) -> list[tuple[int, list[float]]]:
     """(iteration, score of every L2) of one draw."""
     parts = [store.read("train", int(row)) for row in rows]
-    data = solvers.problem(
+    data = problems.problem(
         torch.cat([decode(part, "columns")[0] for part in parts]).bfloat16(),
         torch.from_numpy(np.concatenate([part["classes"][0] for part in parts])),
         torch.from_numpy(np.concatenate([part["weights"][0] for part in parts])),

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.data.pixels import draw_pixels, hypercolumns
 from pipeline.data.stores import open_store
-from pipeline.extractors import solvers
+from pipeline.extractors import problems, solvers
 from pipeline.extractors.fitting import Columns, validation_miou
 from pipeline.extractors.networks import LSE
 from pipeline.extractors.recipe import (
@@ -91,7 +91,7 @@ def ours(
     """Build pixels, solve, choose on validation; a curve of held-out scores over CPU seconds."""
     clock, curve = Clock(), []
     read, valid = (columns(s, align, len(classes)) for s in (train, held))
-    data = solvers.problem(read.x, read.y, read.weights, len(classes), bias=False)
+    data = problems.problem(read.x, read.y, read.weights, len(classes), bias=False)
     best: dict = {"validation": -1.0}
     extractor = LSE(classes, train.taps, align_corners=align).requires_grad_(False)
 

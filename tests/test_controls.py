@@ -30,7 +30,7 @@ from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source, fill, plan_pixels, stream
 from pipeline.data.images import to_float
 from pipeline.data.stores import write_manifest
-from pipeline.extractors import solvers
+from pipeline.extractors import problems
 from pipeline.extractors.fitting import fit_lse
 from pipeline.extractors.networks import LSE
 from pipeline.generators.registry import load_generator
@@ -94,7 +94,7 @@ def by_color():
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    monkeypatch.setattr(solvers, "STORED", torch.float32)
+    monkeypatch.setattr(problems, "STORED", torch.float32)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from pipeline.data.features import Source, stream
 from pipeline.data.inputs import Study, open_study
 from pipeline.extractors.networks import LSE, load_extractor, save_extractor
 from pipeline.extractors.prediction import _largest, confusions, stack, stacked_masks
-from pipeline.extractors.solvers import problem
+from pipeline.extractors.problems import problem
 from pipeline.generators.taps import Tap
 from pipeline.metrics.iou import PixelCounts, intersection_union
 from pipeline.runtime.errors import InputError
@@ -71,7 +71,7 @@ def study(tmp_path_factory, checkpoints):
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    monkeypatch.setattr("pipeline.extractors.solvers.STORED", torch.float32)
+    monkeypatch.setattr("pipeline.extractors.problems.STORED", torch.float32)
     monkeypatch.setattr("pipeline.extractors.prediction.fast_bfloat16", lambda device: False)
 
 

@@ -5,7 +5,7 @@ import toys
 
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source, fill, plan_features, plan_pixels, stream
-from pipeline.extractors import fitting, recipe, solvers
+from pipeline.extractors import fitting, problems, recipe
 from pipeline.extractors.fitting import fit_cached, fit_lse, read_columns
 from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.extractors.prediction import predict_masks
@@ -75,7 +75,7 @@ def study(tmp_path_factory, checkpoints):
 @pytest.fixture
 def float32(monkeypatch):
     """The same numbers on every processor."""
-    monkeypatch.setattr(solvers, "STORED", torch.float32)
+    monkeypatch.setattr(problems, "STORED", torch.float32)
 
 
 def test_a_planted_extractor_is_found_again(study, float32, tmp_path):

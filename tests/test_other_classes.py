@@ -14,7 +14,8 @@ from pipeline.data.images import to_uint8
 from pipeline.data.pixels import draw_pixels, hypercolumns
 from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.extractors.prediction import predict_masks
-from pipeline.extractors.solvers import lbfgs, problem
+from pipeline.extractors.problems import problem
+from pipeline.extractors.solvers import lbfgs
 from pipeline.metrics.iou import PixelCounts, summary
 from pipeline.reporting import confusion_figure, mask_figure, sampling, tables
 from pipeline.reporting import fewshot as few

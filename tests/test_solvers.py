@@ -3,8 +3,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from pipeline.extractors import solvers
-from pipeline.extractors.solvers import lbfgs, problem, times, transposed_times
+from pipeline.extractors import problems
+from pipeline.extractors.problems import problem, times, transposed_times
+from pipeline.extractors.solvers import lbfgs
 from pipeline.runtime.errors import InputError
 
 CHANNELS, CLASSES = 6, 4
@@ -142,8 +143,8 @@ def test_bfloat16_features_give_nearly_the_same_minimum():
 
 @pytest.mark.parametrize("fast", [False, True], ids=["converted", "bfloat16 units"])
 def test_products_of_stored_columns_with_and_without_units(fast, monkeypatch):
-    monkeypatch.setattr(solvers, "fast_bfloat16", lambda device: fast)
-    rows = solvers.CACHED_ROWS + 5  # more than a block
+    monkeypatch.setattr(problems, "fast_bfloat16", lambda device: fast)
+    rows = problems.CACHED_ROWS + 5  # more than a block
     x = torch.randn(rows, 7).bfloat16()
     matrix, values = torch.randn(7, 3), torch.randn(rows, 3)
     close = {"rtol": 0.02, "atol": 0.2} if fast else {"rtol": 1e-5, "atol": 1e-4}

@@ -7,9 +7,9 @@ import torch
 from pipeline.analysis.geometry import tap_fits
 from pipeline.analysis.geometry.centers import greedy
 from pipeline.analysis.geometry.tap_fits import Pixels
-from pipeline.extractors import solvers
+from pipeline.extractors import problems, solvers
 from pipeline.extractors.fitting import Columns, validation_miou
-from pipeline.extractors.solvers import Layered
+from pipeline.extractors.problems import Layered
 from pipeline.generators.taps import Tap
 
 CLASSES = ("bg", "skin", "nose")
@@ -32,9 +32,9 @@ def columns(num: int, seed: int, informative=(1, 3)) -> Columns:
 def pixels(taps=TAPS, precondition: bool = True, num: int = 400) -> Pixels:
     width = sum(tap.channels for tap in taps)
     train, held = columns(num, 0), columns(200, 1)
-    data = solvers.problem(train.x[:, :width].clone(), train.y, train.weights, 3, bias=False)
+    data = problems.problem(train.x[:, :width].clone(), train.y, train.weights, 3, bias=False)
     held = Columns(held.x[:, :width] / data.scale, held.y, held.weights)
-    moments = solvers.moments(data, 0) if precondition else None
+    moments = problems.moments(data, 0) if precondition else None
     return Pixels(CLASSES, tuple(taps), False, data, held, moments)
 
 
@@ -49,8 +49,8 @@ def test_products_with_layered_rows_are_those_with_the_rows_written_out():
     rows, full = Layered(x, CHANNELS), written_out(x)
     assert rows.shape == full.shape and len(rows) == len(full)
     matrix, values = torch.randn(sum(CHANNELS), 6), torch.randn(len(full), 6)
-    torch.testing.assert_close(solvers.times(rows, matrix), full @ matrix)
-    torch.testing.assert_close(solvers.transposed_times(rows, values), full.T @ values)
+    torch.testing.assert_close(problems.times(rows, matrix), full @ matrix)
+    torch.testing.assert_close(problems.transposed_times(rows, values), full.T @ values)
 
 
 def objective_eq8(given: Pixels, theta, layer_weight: float, l2: float):
@@ -69,7 +69,7 @@ def objective_eq8(given: Pixels, theta, layer_weight: float, l2: float):
 
 def test_the_layered_fit_is_the_minimum_of_eq_8():
     given, l2 = pixels(), 0.01
-    data = solvers.layered(given.data, CHANNELS, 0.1)
+    data = problems.layered(given.data, CHANNELS, 0.1)
     found = solvers.lbfgs(data, [l2], 80, precondition=False)
     theta = (found.matrix[0] * given.data.scale[:, None]).requires_grad_(True)
     value = objective_eq8(given, theta, 0.1, l2)
@@ -82,7 +82,7 @@ def test_the_layered_fit_is_the_minimum_of_eq_8():
 
 def test_with_one_tap_eq_8_is_eq_1_with_a_weaker_l2():
     given = pixels(TAPS[:1])
-    layered = solvers.layered(given.data, CHANNELS[:1], 0.1)
+    layered = problems.layered(given.data, CHANNELS[:1], 0.1)
     ours = solvers.lbfgs(layered, [0.022], 60, precondition=False).matrix
     plain = solvers.lbfgs(given.data, [0.02], 60, precondition=False).matrix
     torch.testing.assert_close(ours, plain, atol=2e-3, rtol=1e-2)
@@ -94,7 +94,7 @@ def test_a_fit_of_some_taps_is_the_fit_of_their_channels(precondition):
     found = tap_fits.fit_taps(given, chosen, [0.01], 40)
     x = torch.cat([given.data.x.split(CHANNELS, 1)[i] for i in chosen], 1)
     ones = torch.ones(x.shape[1])
-    alone = solvers.Problem(x, given.data.y, given.data.weights, ones, 3, False)
+    alone = problems.Problem(x, given.data.y, given.data.weights, ones, 3, False)
     wanted = solvers.lbfgs(alone, [0.01], found.iteration, precondition).matrix[0]
     torch.testing.assert_close(found.matrix, wanted, atol=1e-4, rtol=1e-3)
 

@@ -22,7 +22,7 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.data.pixels import hypercolumns
 from pipeline.data.stores import Store
-from pipeline.extractors import solvers
+from pipeline.extractors import problems
 from pipeline.extractors.fitting import RELIABLE, Choice, Columns, choose_fit
 from pipeline.extractors.networks import LSE
 from pipeline.metrics.iou import PROTOCOLS, PixelCounts, paired_interval, summary
@@ -107,7 +107,7 @@ def _sample(task: SampleTask) -> np.ndarray:
         for i in range(len(maps[names[0]])):
             sample = [maps[name][i] for name in names]
             columns = hypercolumns(sample, next(places), task.size, task.align_corners)
-            found.append(columns.to(solvers.STORED).cpu())
+            found.append(columns.to(problems.STORED).cpu())
     return torch.cat(found).view(torch.uint8).numpy()  # numpy lacks bfloat16
 
 
@@ -128,7 +128,7 @@ def sample_columns(
         for i, j in _blocks(total)
     ]
     channels = sum(tap.channels for tap in features.taps)
-    x, done = torch.empty(total * share, channels, dtype=solvers.STORED, device=device), 0
+    x, done = torch.empty(total * share, channels, dtype=problems.STORED, device=device), 0
     processes = workers.count(num_workers, device, len(tasks))
     for part in workers.run(_sample, tasks, f"sampling {split}", processes):
         x[done : done + len(part)] = torch.from_numpy(part).view(x.dtype).to(device)
@@ -145,7 +145,7 @@ def fit_control(
     train: Columns, held: Columns, num_classes: int, settings: Settings, bias: bool, samples: int
 ) -> Choice:
     """By the rule of fit_lse."""
-    data = solvers.problem(train.x, train.y, train.weights, num_classes, bias)
+    data = problems.problem(train.x, train.y, train.weights, num_classes, bias)
     return choose_fit(data, held, settings.l2, settings.iterations, samples >= RELIABLE)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.data.arrays import Group
 from pipeline.data.features import decode
 from pipeline.data.stores import Store
-from pipeline.extractors import solvers
+from pipeline.extractors import problems, solvers
 from pipeline.extractors.networks import LSE, Extractor, build
 from pipeline.extractors.recipe import CachedSamples, fit_adam
 from pipeline.extractors.registry import variant
@@ -60,7 +60,7 @@ def read_columns(
     labels = None if masks is None else _labels(masks, store, split)
     whole = len(channels) == store.plan.facts["channels"]
     pick = slice(None) if whole else torch.from_numpy(channels)
-    x = torch.empty(samples * share, len(channels), dtype=solvers.STORED, device=device)
+    x = torch.empty(samples * share, len(channels), dtype=problems.STORED, device=device)
     classes, weights = [], []
     names = [array.name for array in store.plan.arrays]
     for row in range(samples):
@@ -108,7 +108,7 @@ class Choice:
 
 
 def choose_fit(
-    data: solvers.Problem,
+    data: problems.Problem,
     held: Columns,
     l2: Sequence[float],  # candidates
     iterations: int,
@@ -167,7 +167,7 @@ def fit_lse(
     kept, channels = _kept(taps, facts["resolution"] // form.finest)
     read = read_columns(store, "train", channels, pixel_budget, device, masks)
     held = read_columns(store, "validation", channels, pixel_budget // 4, device, masks)
-    data = solvers.problem(read.x, read.y, read.weights, len(classes), bias)
+    data = problems.problem(read.x, read.y, read.weights, len(classes), bias)
     say(f"fitting {len(data.x)} pixels x {len(channels)} channels, {len(l2)} values of L2")
 
     precondition = store.plan.splits["train"] >= RELIABLE
@@ -191,7 +191,7 @@ def fit_lse(
     }
 
 
-def _kept_moments(store: Store, channels: np.ndarray, data: solvers.Problem) -> Tensor:
+def _kept_moments(store: Store, channels: np.ndarray, data: problems.Problem) -> Tensor:
     """Second moments [C, C] of the scaled columns; fits to other labels of these pixels share them.
 
     Their sum takes as long as ten iterations of a fit.
@@ -199,7 +199,7 @@ def _kept_moments(store: Store, channels: np.ndarray, data: solvers.Problem) -> 
     facts = {"store": store.plan.fingerprint, "channels": channels.tolist(), "rows": len(data.x)}
     found = MOMENTS.read(facts)
     if found is None:
-        found = {"moments": solvers.moments(data, MOMENTS_SEED).cpu().numpy()}
+        found = {"moments": problems.moments(data, MOMENTS_SEED).cpu().numpy()}
         MOMENTS.write(facts, found)
     return torch.from_numpy(found["moments"]).to(data.x.device)
 
@@ -263,7 +263,7 @@ def validation_miou(held: Columns, solution: solvers.Solution, num_classes: int)
     """Weighted mIoU over the classes but 0, per L2 value."""
     num = len(solution.matrix)
     flat = solution.matrix.permute(1, 0, 2).reshape(held.x.shape[1], num * num_classes)
-    logits = solvers.times(held.x, flat).view(-1, num, num_classes)
+    logits = problems.times(held.x, flat).view(-1, num, num_classes)
     if solution.bias is not None:
         logits = logits + solution.bias
     predicted = logits.argmax(2)

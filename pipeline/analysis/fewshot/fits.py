@@ -14,7 +14,7 @@ from pipeline.analysis.fewshot.pool import Part, Pool, annotate
 from pipeline.data.arrays import Group
 from pipeline.data.inputs import Study
 from pipeline.data.pixels import UNLABELED
-from pipeline.extractors import solvers
+from pipeline.extractors import problems, solvers
 from pipeline.extractors.networks import LSE
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.pieces import Kind
@@ -108,7 +108,7 @@ def fit_parts(
     parts: Sequence[Part], rule: Rule, num_classes: int
 ) -> Float[Tensor, "channel class"]:
     """Solve for the pixels of some annotations."""
-    data = solvers.problem(
+    data = problems.problem(
         torch.cat([part.x for part in parts]),
         torch.cat([part.y for part in parts]),
         torch.cat([part.weights for part in parts]),

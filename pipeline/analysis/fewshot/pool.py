@@ -12,7 +12,7 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import stream
 from pipeline.data.inputs import Study
 from pipeline.data.pixels import draw_pixels, hypercolumns
-from pipeline.extractors import solvers
+from pipeline.extractors import problems
 
 UNANNOTATED = 128  # uniform pixels a sample, to tell how sure extractors are of it
 DESCRIBED = 64  # channels of each tap whose means describe a sample to `diverse`
@@ -69,7 +69,7 @@ def annotate(
             places.append(np.random.default_rng(seed).integers(0, size * size, UNANNOTATED))
             pool.descriptions[row] = describe(sample)
         columns = hypercolumns(sample, np.concatenate(places), size, study.align_corners)
-        split = columns.to(solvers.STORED).split([len(p) for p in places])
+        split = columns.to(problems.STORED).split([len(p) for p in places])
         for x, (strokes, (where, weights)) in zip(split, drawn.items(), strict=False):
             mask = study.annotations.get(row, masks[row])
             y = torch.from_numpy(mask.ravel()[where]).long().to(x.device)

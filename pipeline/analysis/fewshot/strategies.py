@@ -14,7 +14,7 @@ from pipeline.analysis.fewshot import selection
 from pipeline.analysis.fewshot.fits import Fitted, Rule, Task, fit_parts, solve
 from pipeline.analysis.fewshot.pool import Part, Pool
 from pipeline.data.inputs import Study
-from pipeline.extractors import solvers
+from pipeline.extractors import problems
 from pipeline.extractors.networks import LSE
 from pipeline.runtime.errors import InputError, choose
 
@@ -35,7 +35,7 @@ def entropies(
 def entropy(extractor: LSE, columns: Float[Tensor, "pixel channel"]) -> float:
     """Mean entropy in nats of the extractor's softmax over classes at some pixels."""
     matrix = torch.cat([weight.T for weight in extractor.weights]).to(columns.device)
-    log_p = solvers.times(columns, matrix).log_softmax(1)
+    log_p = problems.times(columns, matrix).log_softmax(1)
     return float(-(log_p.exp() * log_p).sum(1).mean())
 
 
@@ -69,7 +69,7 @@ def disagreement(
     members: Float[Tensor, "model channel class"], columns: Float[Tensor, "pixel channel"]
 ) -> float:
     """Mean Jensen-Shannon divergence in nats at the pixels where it is largest (DatasetGAN)."""
-    logits = [solvers.times(columns, member.to(columns.device)) for member in members]
+    logits = [problems.times(columns, member.to(columns.device)) for member in members]
     probabilities = torch.stack(logits).double().softmax(2).cpu().numpy()
     return selection.top_mean(selection.jensen_shannon(probabilities), DISPUTED)
 

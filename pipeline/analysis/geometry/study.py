@@ -19,7 +19,7 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import stream
 from pipeline.data.inputs import Study
 from pipeline.data.stores import Store
-from pipeline.extractors import solvers
+from pipeline.extractors import problems
 from pipeline.extractors.fitting import Choice, Columns
 from pipeline.extractors.networks import LSE, Extractor
 from pipeline.extractors.prediction import confusions, stack, stacked_masks
@@ -137,7 +137,7 @@ def _check(study: Study, lse: Extractor, settings: Settings) -> None:
 def class_sums(columns: Columns, num_classes: int) -> np.ndarray:
     """Weighted sums [class, channel] of unit hypercolumns, block by block."""
     total = np.zeros((num_classes, columns.x.shape[1]))
-    parts = (values.split(solvers.ROWS) for values in (columns.x, columns.y, columns.weights))
+    parts = (values.split(problems.ROWS) for values in (columns.x, columns.y, columns.weights))
     for x, y, weights in zip(*parts, strict=True):
         total += geometry.unit_sums(*_arrays(x, y, weights), num_classes)[0]
     return total
@@ -344,7 +344,7 @@ def _alignment(
     second moments C: what the features do where the logit is high (Haufe et al., NeuroImage 2014).
     """
     data = pixels.data
-    moments = solvers.moments(data, seed=0) if pixels.moments is None else pixels.moments
+    moments = problems.moments(data, seed=0) if pixels.moments is None else pixels.moments
     raw = torch.cat([w.detach() for w in lse.weights], 1).to(data.scale.device)
     scaled = raw * data.scale
     compared = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.stores import Store
-from pipeline.extractors import solvers
+from pipeline.extractors import problems
 from pipeline.extractors.fitting import RELIABLE, Choice, Columns, choose_fit, read_columns
 from pipeline.extractors.networks import LSE
 from pipeline.generators.taps import Tap
@@ -24,7 +24,7 @@ class Pixels:
     classes: tuple[str, ...]
     taps: tuple[Tap, ...]
     align_corners: bool
-    data: solvers.Problem
+    data: problems.Problem
     held: Columns  # on the scale of `data`
     moments: Tensor | None  # second moments [C, C] of `data`; None: do not precondition
 
@@ -57,12 +57,12 @@ class Pixels:
 def prepare(train: Columns, held: Columns, store: Store) -> Pixels:
     """Scale both sets of pixels, in place; the training pixels' root mean squares serve both."""
     facts = store.plan.facts
-    data = solvers.problem(train.x, train.y, train.weights, facts["num_classes"], bias=False)
-    for x in held.x.split(solvers.ROWS):
+    data = problems.problem(train.x, train.y, train.weights, facts["num_classes"], bias=False)
+    for x in held.x.split(problems.ROWS):
         x.copy_(x.float() / data.scale)
     taps = tuple(Tap(**tap) for tap in facts["taps"])
     precondition = store.plan.splits["train"] >= RELIABLE
-    moments = solvers.moments(data, seed=0) if precondition else None
+    moments = problems.moments(data, seed=0) if precondition else None
     return Pixels(tuple(facts["classes"]), taps, facts["align_corners"], data, held, moments)
 
 
@@ -94,7 +94,7 @@ def fit_layered(
     Validation judges the sum over taps.
     """
     channels = tuple(tap.channels for tap in pixels.taps)
-    data = solvers.layered(pixels.data, channels, layer_weight)
+    data = problems.layered(pixels.data, channels, layer_weight)
     moments = pixels.moments
     if moments is not None:
         alone = [pixels.of([i], pixels.of([i], moments), 1) for i in range(len(pixels.taps))]
@@ -103,7 +103,7 @@ def fit_layered(
 
 
 def _best(
-    data: solvers.Problem,
+    data: problems.Problem,
     held: Columns,
     moments: Tensor | None,
     l2: Sequence[float],
