@@ -73,27 +73,16 @@ def train(
     best = copy.deepcopy(extractor.state_dict())
     for step in range(1, schedule.steps + 1):
         optimizer.param_groups[0]["lr"] = schedule.learning_rate * rate(step, schedule.steps)
-        optimizer.zero_grad(set_to_none=True)
         parts = []
         for window, rows, weights in draw(windows, chances, schedule.batch, rng):
             parts.append((window, [samples[row] for row in rows], weights))
-        losses.append(backward(extractor, parts, scales))
-        if not math.isfinite(losses[-1]):
-            raise InputError(
-                f"a loss of {losses[-1]} at step {step}", "a finite one", "lower learning_rate"
-            )
-        optimizer.step()
+        losses.append(_descend(extractor, optimizer, parts, scales, step))
 
         if step in looks:
+            passes, loss = step * schedule.batch / len(samples), float(np.mean(losses))
             miou = 100 * validation_miou(extractor, held, scales)
-            curve.append(
-                {
-                    "step": step,
-                    "passes": round(step * schedule.batch / len(samples), 3),
-                    "loss": round(float(np.mean(losses)), 5),
-                    "miou": round(miou, 3),
-                }
-            )
+            point = {"passes": round(passes, 3), "loss": round(loss, 5), "miou": round(miou, 3)}
+            curve.append({"step": step} | point)
             losses = []
             if best_look(curve) == len(curve) - 1:
                 best = copy.deepcopy(extractor.state_dict())
@@ -105,12 +94,17 @@ def train(
 
     extractor.load_state_dict(best)
     extractor.absorb(scales)
+    return _facts(extractor, schedule, curve, step)
+
+
+def _facts(extractor: Extractor, schedule: Schedule, curve: list[dict], steps_done: int) -> dict:
+    """What a fit was and which of its looks was chosen."""
     chosen = curve[best_look(curve)]
-    say(f"chose step {chosen['step']} of {step}: {chosen['miou']:.2f}")
+    say(f"chose step {chosen['step']} of {steps_done}: {chosen['miou']:.2f}")
     return {
         "solver": "training",
         **asdict(schedule),
-        "steps_done": step,
+        "steps_done": steps_done,
         "passes": curve[-1]["passes"],
         "chosen_step": chosen["step"],
         "validation_miou": chosen["miou"],
@@ -120,6 +114,22 @@ def train(
 
 
 Part = tuple[Window, Sequence[Sample], np.ndarray]  # samples seen through one window, weighted
+
+
+def _descend(
+    extractor: Extractor,
+    optimizer: torch.optim.Optimizer,
+    parts: Sequence[Part],
+    scales: Scales,
+    step: int,
+) -> float:
+    """One step on a batch; returns its loss, InputError if that is not finite."""
+    optimizer.zero_grad(set_to_none=True)
+    loss = backward(extractor, parts, scales)
+    if not math.isfinite(loss):
+        raise InputError(f"a loss of {loss} at step {step}", "a finite one", "lower learning_rate")
+    optimizer.step()
+    return loss
 
 
 def backward(extractor: Extractor, parts: Sequence[Part], scales: Scales) -> float:

@@ -10,17 +10,6 @@ from pipeline.reporting.tables import in_order, markdown
 def model_card(name: str, facts: Mapping, size: int) -> str:
     """Markdown: what it is, data and license, held-out scores, how to retrain."""
     scores = facts["scores"]
-    per_class = {
-        part: in_order(value["miou_dataset"]["per_class"]) for part, value in scores.items()
-    }
-    table = pd.DataFrame(per_class)
-    table.index.name = "class"
-    table.loc["mean of 15, background included"] = {
-        part: value["miou_dataset_with_background"] for part, value in scores.items()
-    }
-    table.loc["mean of 14, per image (eq 4)"] = {
-        part: value["miou_per_image"]["mean"] for part, value in scores.items()
-    }
     count = {part: value["images"] for part, value in scores.items()}
     part = {"all": "", "first": " (their first half)", "second": " (their second half)"}
     origin, start = "", ""
@@ -45,7 +34,7 @@ are derived from it and carry the same restriction. The images are not redistrib
 {count["validation"]} images; `test`: {count["test"]}; `test_64px`: the test images shrunk to 64 px
 first, which is what a 64 px generator gives the network to read.
 
-{markdown(table.reset_index())}
+{markdown(_score_table(scores))}
 
 **Training.** {origin}{facts["steps"]} + {facts["polish"]} steps of {facts["batch"]} images, AdamW,
 peak learning rate {facts["learning_rate"]}, seed {facts["seed"]}; flips swap left and right;
@@ -63,3 +52,19 @@ average, at a quarter of the rate, with half the augmentation and no class weigh
       --polish {facts["polish"]} \\
       --learning_rate {facts["learning_rate"]} --device auto{start}
 """
+
+
+def _score_table(scores: Mapping[str, dict]) -> pd.DataFrame:
+    """A row per class and two of means; a column per held-out part."""
+    per_class = {
+        part: in_order(value["miou_dataset"]["per_class"]) for part, value in scores.items()
+    }
+    table = pd.DataFrame(per_class)
+    table.index.name = "class"
+    table.loc["mean of 15, background included"] = {
+        part: value["miou_dataset_with_background"] for part, value in scores.items()
+    }
+    table.loc["mean of 14, per image (eq 4)"] = {
+        part: value["miou_per_image"]["mean"] for part, value in scores.items()
+    }
+    return table.reset_index()

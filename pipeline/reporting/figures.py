@@ -49,7 +49,6 @@ def mask_figure(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.patches import Patch
 
     shown = _legend(classes, np.unique(np.concatenate([m.ravel() for m in masks.values()])))
     across = min(8, max(1, int((1.6 * len(images) + 0.5) / 0.95)))
@@ -68,7 +67,7 @@ def mask_figure(
             if line is axes[0]:
                 axis.set_title(column, fontsize=8)
         line[0].set_ylabel(title, fontsize=10)
-    patches = [Patch(facecolor=color, edgecolor="#888888", label=c) for c, color in shown.items()]
+    patches = _patches(shown)
     figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=8, frameon=False)
     figure.subplots_adjust(
         left=0.05,
@@ -78,6 +77,19 @@ def mask_figure(
         wspace=0.03,
         hspace=0.03,
     )
+    _write(figure, path)
+
+
+def _patches(colors: Mapping[str, str]) -> list:
+    """A legend's handle for each {class: color}."""
+    from matplotlib.patches import Patch
+
+    return [Patch(facecolor=color, edgecolor="#888888", label=c) for c, color in colors.items()]
+
+
+def _write(figure, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
     with atomic(path) as partial:
         figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
     plt.close(figure)
@@ -122,7 +134,6 @@ def grid_figure(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.patches import Patch
 
     pictures = [column.pictures for column in columns]
     shown = _legend(classes, _ids_of_colors(pictures, classes) if len(classes) > MANY else None)
@@ -145,7 +156,7 @@ def grid_figure(
             if column.captions is not None:
                 axis.set_xlabel(column.captions[i], fontsize=9, labelpad=2)
         line[0].set_ylabel(row, fontsize=9)
-    patches = [Patch(facecolor=color, edgecolor="#888888", label=c) for c, color in shown.items()]
+    patches = _patches(shown)
     if patches:
         across = math.ceil(len(shown) / lines)
         figure.legend(handles=patches, loc="lower center", ncols=across, fontsize=9, frameon=False)
@@ -158,6 +169,4 @@ def grid_figure(
         wspace=0.03,
         hspace=0.03 + words / (tall * inch),
     )
-    with atomic(path) as partial:
-        figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
-    plt.close(figure)
+    _write(figure, path)

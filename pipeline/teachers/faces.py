@@ -102,61 +102,87 @@ def augment(
     int64 masks [N, S/2, S/2] at the centers of the networks' half-resolution pixels. The CPU
     generator draws every parameter, so devices differ in the noise alone.
     """
-    num, size, device = len(images), images.shape[-1], images.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        drawn = torch.rand(num, *shape, generator=generator) * (high - low) + low
-        return drawn.to(device, non_blocking=True)
-
-    def around(center: float, low: float, high: float, *shape: int) -> Tensor:
-        return center + strength * uniform(low - center, high - center, *shape)
-
-    # Geometry: one affine map per sample; the same map samples the mask at half resolution.
-    angle = torch.randn(num, generator=generator).clamp(-2.5, 2.5).to(device) * (0.16 * strength)
-    scale = torch.exp2(around(0, -0.5, 0.6))
-    aspect = torch.exp2(around(0, -0.15, 0.15))
-    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    theta = torch.stack(
-        [
-            torch.stack([cos * aspect * flip, -sin, around(0, -0.16, 0.16)], 1),
-            torch.stack([sin * flip, cos / aspect, around(0, -0.16, 0.16)], 1),
-        ],
-        1,
-    )
+    size, draws = images.shape[-1], _Draws(len(images), generator, strength, images.device)
+    theta, flip = _affine_maps(draws)
     # Flipped samples read from a mirrored face, so left and right change names.
-    swap = torch.tensor(FLIP19, dtype=torch.uint8, device=device)
+    swap = torch.tensor(FLIP19, dtype=torch.uint8, device=images.device)
     masks = torch.where(flip.view(-1, 1, 1) < 0, swap[masks.long()], masks)
 
     def warp(x: Tensor, out: int, mode: str) -> Tensor:
-        grid = F.affine_grid(theta, [num, 1, out, out], align_corners=False)
+        grid = F.affine_grid(theta, [len(x), 1, out, out], align_corners=False)
         return F.grid_sample(x, grid, mode, padding_mode="reflection", align_corners=False)
 
     x = warp(images.float() / 127.5 - 1, size, "bilinear")
     y = warp(masks[:, None].float(), size // 2, "nearest")[:, 0].round().long()
+    x = _degraded(_recolored(x, draws), draws)
+    sigma = strength * draws.uniform(0, 0.1, 1, 1, 1) * (draws.uniform(0, 1, 1, 1, 1) < 0.5)
+    return (x + sigma * _noise(x, generator)).clamp(-1, 1), y
 
-    # Color: contrast, brightness, tint, saturation.
+
+@dataclass(frozen=True)
+class _Draws:
+    """Random parameters of a batch, one per sample: drawn on the CPU, moved to a device."""
+
+    num: int
+    generator: torch.Generator
+    strength: float
+    device: torch.device
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        drawn = torch.rand(self.num, *shape, generator=self.generator) * (high - low) + low
+        return drawn.to(self.device, non_blocking=True)
+
+    def around(self, center: float, low: float, high: float, *shape: int) -> Tensor:
+        return center + self.strength * self.uniform(low - center, high - center, *shape)
+
+
+def _affine_maps(draws: _Draws) -> tuple[Tensor, Tensor]:
+    """A map [N, 2, 3] per sample, which warps image and mask alike, and -1 for a flipped one."""
+    angle = torch.randn(draws.num, generator=draws.generator).clamp(-2.5, 2.5)
+    angle = angle.to(draws.device) * (0.16 * draws.strength)
+    scale = torch.exp2(draws.around(0, -0.5, 0.6))
+    aspect = torch.exp2(draws.around(0, -0.15, 0.15))
+    flip = torch.where(draws.uniform(0, 1) < 0.5, -1.0, 1.0)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    theta = torch.stack(
+        [
+            torch.stack([cos * aspect * flip, -sin, draws.around(0, -0.16, 0.16)], 1),
+            torch.stack([sin * flip, cos / aspect, draws.around(0, -0.16, 0.16)], 1),
+        ],
+        1,
+    )
+    return theta, flip
+
+
+def _recolored(x: Tensor, draws: _Draws) -> Tensor:
+    """Other contrast, brightness, tint and saturation."""
     gray = x.mean(1, keepdim=True)
     saturation = torch.where(
-        uniform(0, 1, 1, 1, 1) < 0.1 * strength, 0.0, around(1, 0.5, 1.5, 1, 1, 1)
+        draws.uniform(0, 1, 1, 1, 1) < 0.1 * draws.strength,
+        0.0,
+        draws.around(1, 0.5, 1.5, 1, 1, 1),
     )
     x = gray + (x - gray) * saturation
     level = x.mean((1, 2, 3), keepdim=True)
-    x = (x - level) * around(1, 0.6, 1.4, 1, 1, 1) + level
-    x = x * around(1, 0.85, 1.15, 3, 1, 1) + around(0, -0.25, 0.25, 1, 1, 1)
+    x = (x - level) * draws.around(1, 0.6, 1.4, 1, 1, 1) + level
+    return x * draws.around(1, 0.85, 1.15, 3, 1, 1) + draws.around(0, -0.25, 0.25, 1, 1, 1)
 
-    # Low resolution for a third of the samples (down to 40 px), so that small generators' images
-    # are within the training distribution; then noise and a gray rectangle now and then.
-    for i in range(num):
-        if torch.rand((), generator=generator) < 0.33 * strength:
+
+def _degraded(x: Tensor, draws: _Draws) -> Tensor:
+    """Low resolution for a third of the samples, a gray rectangle for some; changes `x`.
+
+    Down to 40 px, so that small generators' images are within the training distribution.
+    """
+    size, generator = x.shape[-1], draws.generator
+    for i in range(draws.num):
+        if torch.rand((), generator=generator) < 0.33 * draws.strength:
             low = int(torch.randint(40, size // 2, (), generator=generator))
             small = F.interpolate(x[i : i + 1], (low, low), mode="area")
             x[i] = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)[0]
-        if torch.rand((), generator=generator) < 0.15 * strength:
+        if torch.rand((), generator=generator) < 0.15 * draws.strength:
             top, left = torch.randint(0, size * 3 // 4, (2,), generator=generator).tolist()
             x[i, :, top : top + size // 4, left : left + size // 4] = 0
-    sigma = strength * uniform(0, 0.1, 1, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.5)
-    return (x + sigma * _noise(x, generator)).clamp(-1, 1), y
+    return x
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -37,6 +37,11 @@ class Recipe:
     seed: int
     polish: int = 0  # steps of a second phase: half the augmentation, a quarter of the rate
 
+    @property
+    def all_steps(self) -> int:
+        """Steps of both phases."""
+        return self.steps + self.polish
+
 
 def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:
     """Training, validation and test pairs by sorted name; `train_part` halves the first."""
@@ -75,15 +80,11 @@ def train(
     The second phase, `polish`, drops the class weights and half of the augmentation.
     Every random draw depends on (seed, step) alone, so a resumed run repeats the same steps.
     """
-    network_class = NETWORKS[choose("teacher architecture", recipe.architecture, NETWORKS)]
+    network, origin = _first_network(recipe, start, device)
     pairs = load_pairs(folder, INPUT_SIZE, NUM_CLASSES)
     training, validation, test = split(pairs, recipe)
     say(f"{len(training.images)} training pairs, data {pairs.digest}, device {device}")
 
-    torch.manual_seed(recipe.seed)
-    network = network_class(NUM_CLASSES)
-    origin = _start_from(start, network) if start else {}
-    network = network.to(device, memory_format=torch.channels_last)
     average = {k: v.clone() for k, v in network.state_dict().items()}
     optimizer = _optimizer(network)
     identity = fingerprint(asdict(recipe) | {"data": pairs.digest} | origin)
@@ -92,47 +93,66 @@ def train(
     weight = _class_weights(training.masks).to(device)
     draw = sampling_weights(training.masks, NUM_CLASSES)
     training = training.to(device)
-    for step in range(first, recipe.steps + recipe.polish):
+    for step in range(first, recipe.all_steps):
         if step == recipe.steps:  # the second phase starts from the average
             network.load_state_dict(average)
             optimizer = _optimizer(network)
-        polishing = step >= recipe.steps
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws from the global one
-        rows = torch.multinomial(draw, recipe.batch, generator=rng)
-        images, masks = augment(
-            training.images[rows], training.masks[rows], rng, strength=0.5 if polishing else 1.0
-        )
-        images = images.contiguous(memory_format=torch.channels_last)
-
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        with torch.autocast(device.type, torch.bfloat16, fast_bfloat16(device.type)):
-            logits = network.train()(images)
-        loss = _loss(logits.float(), masks, None if polishing else weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        images, masks = _batch(training, draw, recipe, step)
+        _set_rate(optimizer, recipe.learning_rate * _schedule(step, recipe))
+        loss = _descend(network, optimizer, images, masks, weight if step < recipe.steps else None)
         _follow(average, network, decay=min(0.998, (step + 1) / (step + 10)))
 
         if (step + 1) % evaluate_every == 0:
-            scored = _score(network_class, average, validation, device)
-            mean = dataset_scores(*scored.intersection_union(), background=True).mean
-            of = recipe.steps + recipe.polish
-            say(f"step {step + 1}/{of}: loss {loss:.3f}, validation mIoU {mean:.4f}")
+            miou = _mean(_score(type(network), average, validation, device))
+            say(f"step {step + 1}/{recipe.all_steps}: loss {loss:.3f}, validation mIoU {miou:.4f}")
         if (step + 1) % save_every == 0:
             _save(state, identity, step + 1, network, average, optimizer)
 
-    report = {
-        name: _report(_score(network_class, average, part, device))
-        for name, part in {"validation": validation, "test": test}.items()
-    }
-    report["test_64px"] = _report(_score(network_class, average, test, device, through=64))
+    report = _held_out(type(network), average, validation, test, device)
     facts = asdict(recipe) | {"data": pairs.digest, "scores": report} | origin
     write_safetensors(weights, {k: v.half() for k, v in average.items()}, facts)
     state.unlink(missing_ok=True)
     return facts
+
+
+def _first_network(
+    recipe: Recipe, start: Path | None, device: torch.device
+) -> tuple[torch.nn.Module, dict[str, str]]:
+    """A network of drawn weights, or of those of `start`; and which ones these are."""
+    network_class = NETWORKS[choose("teacher architecture", recipe.architecture, NETWORKS)]
+    torch.manual_seed(recipe.seed)
+    network = network_class(NUM_CLASSES)
+    origin = _start_from(start, network) if start else {}
+    return network.to(device, memory_format=torch.channels_last), origin
+
+
+def _batch(training: Pairs, draw: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
+    """Augmented images and masks of a step, drawn with the weights `draw`."""
+    rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws from the global one
+    rows = torch.multinomial(draw, recipe.batch, generator=rng)
+    strength = 1.0 if step < recipe.steps else 0.5
+    images, masks = augment(training.images[rows], training.masks[rows], rng, strength)
+    return images.contiguous(memory_format=torch.channels_last), masks
+
+
+def _descend(
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    masks: Tensor,
+    weight: Tensor | None,  # of the classes
+) -> Tensor:
+    """One step on a batch; returns its loss."""
+    device = images.device.type
+    with torch.autocast(device, torch.bfloat16, fast_bfloat16(device)):
+        logits = network.train()(images)
+    loss = _loss(logits.float(), masks, weight)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    return loss
 
 
 def _start_from(path: Path, network: torch.nn.Module) -> dict[str, str]:
@@ -153,6 +173,11 @@ def _optimizer(network: torch.nn.Module) -> torch.optim.AdamW:
     """AdamW, whose rate each step sets."""
     fused = next(network.parameters()).device.type == "cuda"
     return torch.optim.AdamW(network.parameters(), 0.0, weight_decay=0.02, fused=fused)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _class_weights(masks: Tensor) -> Tensor:
@@ -209,10 +234,25 @@ def _score(
     return counts
 
 
+def _held_out(
+    network_class: type, state: dict, validation: Pairs, test: Pairs, device: torch.device
+) -> dict[str, dict]:
+    """Scores of both parts, and of the test part shrunk to 64 px."""
+    report = {
+        name: _report(_score(network_class, state, part, device))
+        for name, part in {"validation": validation, "test": test}.items()
+    }
+    return report | {"test_64px": _report(_score(network_class, state, test, device, through=64))}
+
+
 def _report(counts: PixelCounts) -> dict:
     result = summary(counts, label_space("celebamask15").classes)
-    with_background = dataset_scores(*counts.intersection_union(), background=True).mean
-    return result | {"miou_dataset_with_background": round(100 * with_background, 3)}
+    return result | {"miou_dataset_with_background": round(100 * _mean(counts), 3)}
+
+
+def _mean(counts: PixelCounts) -> float:
+    """`miou_dataset`, background included."""
+    return dataset_scores(*counts.intersection_union(), background=True).mean
 
 
 def _save(path: Path, identity: str, step: int, network, average: dict, optimizer) -> None:
