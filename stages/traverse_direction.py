@@ -36,13 +36,13 @@ def traverse_direction(
         directions,
         direction,
         alphas,
-        without,
-        absolute,
-        start,
-        extractor,
-        mask_size,
-        pick_compute(compute, where),
-        where,
+        without=without,
+        absolute=absolute,
+        start=start,
+        extractor=extractor,
+        size=mask_size,
+        compute=pick_compute(compute, where),
+        device=where,
     )
     write_strip(out, strip.ws.cpu().numpy(), strip.images, strip.masks, classes, alphas, mask_size)
 

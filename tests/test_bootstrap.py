@@ -18,6 +18,14 @@ def test_coverage_of_the_mean(draw, mean):
     assert 0.88 <= covered <= 0.99
 
 
+def test_the_interval_of_any_statistic():
+    values = np.random.default_rng(3).normal(size=50)
+    found = bootstrap.interval(lambda rows: values[rows].mean(), 50, seed=4, draws=200)
+    assert found == pytest.approx((values.mean(), *bootstrap.interval_of_mean(values, 4, 200)))
+    value, low, high = bootstrap.interval(lambda rows: float(values[rows].mean()), 1)
+    assert value == values[0] and np.isnan([low, high]).all(), "a single unit tells no spread"
+
+
 def test_nan_draws_are_left_out():
     known = np.arange(101.0)
     assert bootstrap.percentiles(np.append(known, [np.nan] * 50)) == (2.5, 97.5)

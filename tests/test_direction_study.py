@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source
 from pipeline.editing.directions import probes as direction_probes
+from pipeline.editing.directions.boundaries import boundaries_report, draw_boundaries
 from pipeline.editing.directions.mask_changes import (
     NAMELESS,
     Seen,
@@ -33,8 +34,6 @@ from pipeline.editing.directions.mask_changes import (
 from pipeline.editing.directions.method import Factors, random_directions
 from pipeline.editing.directions.probes import Prober, measure, trait_names
 from pipeline.editing.directions.report import (
-    boundaries_report,
-    draw_boundaries,
     left_out_scores,
     obvious_shares,
     range_report,
@@ -436,8 +435,18 @@ def traversal(setup, written, name="all/sefa/1", without=(), absolute=False, **s
     )
     path = written / "directions.safetensors"
     files = Path(setup.source.checkpoint), path
-    settings = list(without), absolute, where, Path(setup.extractor), 16, "float32", "cpu"
-    return traverse_file(*files, name, [-2.0, 0.0, 2.0], *settings)
+    return traverse_file(
+        *files,
+        name,
+        [-2.0, 0.0, 2.0],
+        without=list(without),
+        absolute=absolute,
+        start=where,
+        extractor=Path(setup.extractor),
+        size=16,
+        compute="float32",
+        device="cpu",
+    )
 
 
 def test_a_traversal_moves_by_sd_of_w_and_writes_what_it_shows(setup, written, tmp_path):

@@ -1,9 +1,11 @@
-"""Bootstrap intervals of scores: one rule, the directions' report alone draws less often.
+"""Bootstrap intervals of scores: one rule for all.
 
 Units (images, targets, pairs, directions) are drawn with replacement, DRAWS times, all methods on
 the same draws. A class that a draw does not show is left out of that draw's mean; a draw whose
 statistic is NaN is left out. The interval is from the 2.5th to the 97.5th percentile.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,6 +30,17 @@ def percentiles(draws: Float[np.ndarray, " draw"]) -> tuple[float, float]:
     known = np.asarray(draws, float)
     known = known[~np.isnan(known)]
     return tuple(np.percentile(known, LEVELS).tolist()) if len(known) else (np.nan, np.nan)
+
+
+def interval(
+    statistic: Callable[[Int[np.ndarray, " unit"]], float],  # of the units of these indices
+    num: int,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> tuple[float, float, float]:
+    """A statistic of `num` units and its 95 % interval, which is (NaN, NaN) of a single unit."""
+    drawn = [statistic(rows) for rows in resample(num, seed, draws)] if num > 1 else []
+    return statistic(np.arange(num)), *percentiles(np.array(drawn))
 
 
 def interval_of_mean(

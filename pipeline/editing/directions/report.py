@@ -4,7 +4,6 @@ Intervals resample the samples, unless they say otherwise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,19 +20,12 @@ from pipeline.editing.directions.mask_changes import (
     statistic_names,
     z_scores,
 )
-from pipeline.editing.directions.method import (
-    Factors,
-    Vector,
-    Vectors,
-    chance_distances,
-    fit_boundary,
-    nearest,
-)
-from pipeline.metrics.bootstrap import percentiles
+from pipeline.editing.directions.method import Factors
+from pipeline.metrics.bootstrap import DRAWS, LEVELS, interval, percentiles, resample
 
-DRAWS = 300
 Changes = Mapping[str, np.ndarray]  # of `direction_probes.measure`, [direction, sample, ...]
 Rows = Int[np.ndarray, " sample"]
+Drawn = Float[np.ndarray, "draw direction statistic"]  # z, of resampled samples
 
 
 def spearman(x: Float[np.ndarray, " item"], y: Float[np.ndarray, " item"]) -> float:
@@ -44,19 +36,23 @@ def spearman(x: Float[np.ndarray, " item"], y: Float[np.ndarray, " item"]) -> fl
     return float((a * b).sum() / scale) if scale > 0 else 0.0
 
 
-def interval(statistic: Callable[[Rows], float], samples: int, seed: int = 0) -> dict:
+def estimate(statistic: Callable[[Rows], float], samples: int) -> dict:
     """{mean: over all samples, low, high} of a statistic of some rows; of one, mean alone."""
-    if samples == 1:
-        return _numbers(statistic(np.arange(1)), [])
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(rng.integers(0, samples, samples)) for _ in range(DRAWS)]
-    return _numbers(statistic(np.arange(samples)), drawn)
+    return _as_json(interval(statistic, samples))
 
 
-def _numbers(value: float, drawn: Sequence[float] | np.ndarray) -> dict:
-    low, high = percentiles(np.array(drawn))
-    found = {"mean": value, "low": low, "high": high}
-    return {name: None if np.isnan(v) else round(float(v), 4) for name, v in found.items()}
+def numbers(value: float, drawn: Sequence[float] | np.ndarray) -> dict:
+    """{mean: value, low, high} of a statistic and its draws."""
+    return _as_json((value, *percentiles(np.array(drawn))))
+
+
+def _as_json(found: tuple[float, float, float]) -> dict:
+    return {name: rounded(v) for name, v in zip(("mean", "low", "high"), found, strict=True)}
+
+
+def rounded(value: float) -> float | None:
+    """Four digits, or None for NaN, which JSON does not have."""
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def left_out_scores(effects: Float[np.ndarray, "random statistic"]) -> np.ndarray:
@@ -87,12 +83,11 @@ def range_report(
     z is in standard deviations of random directions; the interval of a premise resamples
     directions, too.
     """
-    samples, num = top["effects"].shape[1], len(classes)
-    names = statistic_names(classes)
-    z = z_scores(mean_seen(top["effects"], 1), mean_seen(control["effects"], 1))
+    num, names = len(classes), statistic_names(classes)
+    z, drawn = _scores(top, control), _drawn_scores(top, control)
     chance = left_out_scores(mean_seen(control["effects"], 1))
     limit = chance_of_largest(chance)
-    found = [name_of(*row, names, limit) for row in zip(z, _surest(top, control), strict=True)]
+    found = [name_of(*row, names, limit) for row in zip(z, _surest(z, drawn), strict=True)]
     named, measured = [name for name, _ in found], len(z)
     return {
         "trace": round(float(factors.eigenvalues.sum()), 3),
@@ -105,31 +100,40 @@ def range_report(
             for what in ("mask", "image")
         }
         | {"spread_of_w": round(spearman(factors.eigenvalues[:measured], spread[:measured]), 4)},
-        "change": {
-            who: {
-                what: interval(lambda r, v=v[f"{what}_change"]: float(v[:, r].mean()), n)
-                for what, n in (("mask", samples), ("image", v["image_change"].shape[1]))
-            }
-            for who, v in (("sefa", top), ("random", control))
-        },
+        "change": {"sefa": _mean_changes(top), "random": _mean_changes(control)},
         "obvious": obvious_shares(top, control, obvious),
         "selectivity": {
-            "sefa": interval(
-                lambda r: overall_selectivity(_scores(top, control, r)[:, :num]), samples
+            "sefa": numbers(
+                overall_selectivity(z[:, :num]), [overall_selectivity(v[:, :num]) for v in drawn]
             ),
             "random": rounded(overall_selectivity(chance[:, :num])),
         },
         "directions": [
-            _one(i, factors, spread, z[i], *found[i], top, control, classes)
+            _one(i, found[i], factors, spread, z[i], drawn[:, i], top, classes)
             for i in range(min(shown, measured))
         ],
     }
 
 
-def _scores(top: Changes, control: Changes, rows: Rows) -> np.ndarray:
+def _scores(top: Changes, control: Changes, rows: Rows | slice = slice(None)) -> np.ndarray:
     return z_scores(
         mean_seen(top["effects"][:, rows], 1), mean_seen(control["effects"][:, rows], 1)
     )
+
+
+def _drawn_scores(top: Changes, control: Changes) -> Drawn:
+    """z under resampled samples; no draws of a single sample."""
+    _, samples, statistics = top["effects"].shape
+    rows = resample(samples) if samples > 1 else []
+    shape = len(rows), len(top["effects"]), statistics
+    return np.array([_scores(top, control, drawn) for drawn in rows]).reshape(shape)
+
+
+def _surest(z: np.ndarray, drawn: Drawn) -> Float[np.ndarray, "direction statistic"]:
+    """Of each z, the end of its interval nearer to 0; 0 if it holds 0."""
+    ends = np.nan_to_num(drawn if len(drawn) else z[None])
+    low, high = np.percentile(ends, LEVELS, axis=0)
+    return np.maximum(0, np.maximum(low, -high))
 
 
 def _premise(eigenvalues: np.ndarray, change: Float[np.ndarray, "direction sample"]) -> dict:
@@ -139,15 +143,16 @@ def _premise(eigenvalues: np.ndarray, change: Float[np.ndarray, "direction sampl
     for _ in range(DRAWS):
         few, rows = rng.integers(0, num, num), rng.integers(0, samples, samples)
         drawn.append(spearman(eigenvalues[few], change[few][:, rows].mean(1)))
-    return _numbers(spearman(eigenvalues, change.mean(1)), drawn)
+    return numbers(spearman(eigenvalues, change.mean(1)), drawn)
 
 
-def _surest(top: Changes, control: Changes) -> np.ndarray:
-    """Of each z [direction, statistic], the end of its interval nearer to 0; 0 if it holds 0."""
-    rng, samples = np.random.default_rng(0), top["effects"].shape[1]
-    drawn = [_scores(top, control, rng.integers(0, samples, samples)) for _ in range(DRAWS)]
-    low, high = np.percentile(np.nan_to_num(drawn), [2.5, 97.5], axis=0)
-    return np.maximum(0, np.maximum(low, -high))
+def mean_change(changes: Float[np.ndarray, "direction sample"]) -> dict:
+    """The mean over all directions and samples, with its interval over samples."""
+    return estimate(lambda rows: float(changes[:, rows].mean()), changes.shape[1])
+
+
+def _mean_changes(changes: Changes) -> dict:
+    return {what: mean_change(changes[f"{what}_change"]) for what in ("mask", "image")}
 
 
 def obvious_shares(top: Changes, control: Changes, times: float) -> dict:
@@ -166,22 +171,16 @@ def obvious_shares(top: Changes, control: Changes, times: float) -> dict:
 
 def _one(
     index: int,
+    named: tuple[str, int],  # its name, and the statistic that it is named by
     factors: Factors,
     spread: np.ndarray,
-    z: np.ndarray,
-    name: str,
-    largest: int,  # the statistic that it is named by
+    z: Float[np.ndarray, " statistic"],
+    drawn: Float[np.ndarray, "draw statistic"],
     top: Changes,
-    control: Changes,
     classes: Sequence[str],
 ) -> dict:
     """A direction: its numbers, its name, and z by class and kind."""
-    num = len(classes)
-    samples, few = (top[f"{what}_change"].shape[1] for what in ("mask", "image"))
-
-    def score(rows: Rows) -> float:
-        return float(_scores(top, control, rows)[index, largest])
-
+    num, (name, largest) = len(classes), named
     kinds = z[: num * len(KINDS)].reshape(len(KINDS), num)
     by_class = {
         kind: {c: rounded(v) for c, v in zip(classes, row, strict=True) if not np.isnan(v)}
@@ -193,121 +192,9 @@ def _one(
         "eigenvalue": rounded(factors.eigenvalues[index]),
         "gap": rounded(factors.gaps[index]),
         "spread_of_w": rounded(spread[index]),
-        "z_of_name": interval(score, samples),
+        "z_of_name": numbers(z[largest], drawn[:, largest]),
         "selectivity": rounded(selectivity(z[None, :num])[0]),
-        "mask_change": interval(lambda r: float(top["mask_change"][index, r].mean()), samples),
-        "image_change": interval(lambda r: float(top["image_change"][index, r].mean()), few),
+        "mask_change": mean_change(top["mask_change"][[index]]),
+        "image_change": mean_change(top["image_change"][[index]]),
         "z": by_class | {p: rounded(v) for p, v in zip(POSES, z[len(KINDS) * num :], strict=True)},
-    }
-
-
-def rounded(value: float) -> float | None:
-    """Four digits, or None for NaN, which JSON does not have."""
-    return None if np.isnan(value) else round(float(value), 4)
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """A linear boundary between the samples that show least and most of a trait."""
-
-    trait: str
-    normal: Vector  # unit, towards more
-    low: Float[np.ndarray, "sample w_dim"]
-    high: Float[np.ndarray, "sample w_dim"]
-
-
-def draw_boundaries(
-    w: Float[np.ndarray, "sample w_dim"],
-    traits: Float[np.ndarray, "sample trait"],
-    names: Sequence[str],
-    share: float,  # of the samples, at either end
-    ridge: float,
-) -> list[Boundary]:
-    """A boundary for every trait whose two ends differ in all samples."""
-    found = []
-    for name, values in zip(names, traits.T, strict=True):
-        rows = np.flatnonzero(~np.isnan(values))
-        count = max(2, round(share * len(rows)))
-        order = rows[np.argsort(values[rows], kind="stable")]
-        low, high = order[:count], order[-count:]
-        if len(rows) >= 2 * count and values[low].max() < values[high].min():
-            normal = fit_boundary(w[low], w[high], ridge)
-            found.append(Boundary(name, normal, w[low], w[high]))
-    return found
-
-
-def boundaries_report(
-    boundaries: Sequence[Boundary],
-    methods: Mapping[str, Vectors],  # candidates of each
-    population: Float[np.ndarray, "sample w_dim"],  # that the boundaries were drawn from
-    held_out: tuple[np.ndarray, np.ndarray],  # w and traits of samples that no fit has seen
-    names: Sequence[str],
-    ridge: float,
-) -> dict:
-    """Table 1: cosine distance of each boundary to the nearest direction, beside two controls.
-
-    chance: of a normal that points anywhere. shuffled: of boundaries between groups drawn by
-    chance, whose normals lie where w varies most, as those of any trait do.
-    """
-    w, traits = held_out
-    dim = population.shape[1]
-    chance = {n: chance_distances(dim, n) for n in {len(v) for v in methods.values()}}
-    rows, shuffled = {}, {}
-    for one in boundaries:
-        count = len(one.low)
-        if count not in shuffled:
-            normals = _by_chance(population, count, ridge)
-            shuffled[count] = {name: _distances(normals, v) for name, v in methods.items()}
-        refits = _refits(one, ridge)
-        rows[one.trait] = {
-            "samples": count,
-            "held_out_spearman": _order(one.normal, w, traits[:, list(names).index(one.trait)]),
-            "methods": {
-                name: _distance(one.normal, v, refits, chance[len(v)], shuffled[count][name])
-                for name, v in methods.items()
-            },
-        }
-    return rows
-
-
-def _by_chance(population: np.ndarray, count: int, ridge: float) -> list[Vector]:
-    rng = np.random.default_rng(1)
-    drawn = [rng.permutation(len(population))[: 2 * count] for _ in range(DRAWS)]
-    return [
-        fit_boundary(population[rows[:count]], population[rows[count:]], ridge) for rows in drawn
-    ]
-
-
-def _distances(normals: Sequence[Vector], vectors: Vectors) -> np.ndarray:
-    return 1 - np.abs(np.stack(normals) @ vectors.T).max(1)
-
-
-def _order(normal: Vector, w: np.ndarray, values: np.ndarray) -> dict:
-    known = np.flatnonzero(~np.isnan(values))
-    along, shown = w[known] @ normal, values[known]
-    return interval(lambda rows: spearman(along[rows], shown[rows]), len(known))
-
-
-def _refits(one: Boundary, ridge: float) -> list[Vector]:
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(one.low), (DRAWS, 2, len(one.low)))
-    return [fit_boundary(one.low[a], one.high[b], ridge) for a, b in drawn]
-
-
-def _distance(
-    normal: Vector,
-    vectors: Vectors,
-    refits: Sequence[Vector],
-    chance: np.ndarray,
-    shuffled: np.ndarray,
-) -> dict:
-    distance, index = nearest(normal, vectors)
-    below = (1 + (shuffled <= distance).sum()) / (1 + len(shuffled))
-    return _numbers(distance, _distances(refits, vectors)) | {
-        "index": index,
-        "candidates": len(vectors),
-        "chance": round(float(chance.mean()), 4),
-        "chance_sd": round(float(chance.std()), 4),
-        "shuffled": round(float(shuffled.mean()), 4),
-        "p_shuffled": round(float(below), 4),
     }

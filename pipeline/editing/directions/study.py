@@ -4,7 +4,7 @@ The paper asks classifiers and people what a direction does; here an LSE's masks
 colors tell, and every number stands beside that of random directions or of a random basis.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,74 +13,19 @@ import torch
 
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source
-from pipeline.editing.directions.mask_changes import (
-    NAMELESS,
-    mean_seen,
-    overall_selectivity,
-    z_scores,
-)
-from pipeline.editing.directions.method import (
-    Factors,
-    LayerRange,
-    Spread,
-    Vector,
-    Vectors,
-    factorize,
-    layer_range,
-    move,
-    principal,
-    random_directions,
-    spread_of_w,
-)
-from pipeline.editing.directions.probes import Prober, Setup, render, trait_names, traits
-from pipeline.editing.directions.report import (
-    Boundary,
-    Changes,
-    boundaries_report,
-    draw_boundaries,
-    interval,
-    range_report,
-    rounded,
-)
-from pipeline.metrics.color import lab
+from pipeline.editing.directions.boundaries import Boundary, boundaries_report, draw_boundaries
+from pipeline.editing.directions.mask_changes import mean_seen, overall_selectivity, z_scores
+from pipeline.editing.directions.method import LayerRange, layer_range
+from pipeline.editing.directions.pictures import traversals
+from pipeline.editing.directions.plan import BLOCKS, Known, Plan, candidates, factor
+from pipeline.editing.directions.probes import Prober, Setup, trait_names, traits
+from pipeline.editing.directions.report import Changes, mean_change, range_report, rounded
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256
-from pipeline.runtime.progress import say
 from pipeline.runtime.weights import write_safetensors
 
-BLOCKS = {"boundaries": 5_000_000, "spread": 6_000_000}  # of seeds, after those of the splits
 RIDGE = 0.1  # of the boundaries
 TURNS = 3  # corrections of a step towards an image change
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to look for, and how closely."""
-
-    ranges: tuple[str, ...]  # of layers; all, 3-8, 9-
-    top: int  # directions of the largest eigenvalues to measure; the paper: 50
-    random: int  # directions drawn by chance, of equal step
-    step: float  # in typical standard deviations of w
-    obvious: float  # times the mean change of random directions
-    compared: int  # directions of each method at equal image change
-    equal_lab: float  # that image change, mean CIELAB distance
-    spread_samples: int  # w for the covariance; the paper: 500,000
-    boundary_samples: int  # masks that boundaries are drawn by; the paper: 500,000
-    boundary_share: float  # of them, at either end
-    shown: int  # directions of a range to describe one by one
-    alphas: tuple[float, ...]  # of the figure, in standard deviations of w along the direction
-    seed: int
-
-
-@dataclass(frozen=True)
-class Known:
-    """What needs no sample's image: the factors of each range and the spread of w."""
-
-    ranges: dict[str, LayerRange]
-    factors: dict[str, Factors]  # of each range
-    spread: Spread
-    pca: Factors
-    random: Vectors
 
 
 @dataclass(frozen=True)
@@ -173,29 +118,6 @@ def check_classes(setup: Setup, masks: Path) -> None:
         )
 
 
-def factor(setup: Setup, plan: Plan, truncation_psi: float) -> Known:
-    """Everything in closed form."""
-    generator = setup.source.generator()
-    ranges = {name: layer_range(generator, name) for name in plan.ranges}
-    if plan.top > generator.w_dim:
-        raise InputError(
-            f"top {plan.top}", f"at most {generator.w_dim}, the dimensions of w", "lower top"
-        )
-    if plan.random < plan.compared + 2:
-        raise InputError(
-            f"random {plan.random}",
-            f"at least {plan.compared + 2}, two more than are compared",
-            "raise random, the control of every score",
-        )
-    say(f"mapping {plan.spread_samples} z for the covariance of w")
-    first_seed = plan.seed * 10_000_000 + BLOCKS["spread"]
-    spread = spread_of_w(generator, plan.spread_samples, truncation_psi, first_seed)
-    weights = generator.style_weights
-    factors = {name: factorize([weights[x] for x in one.layers]) for name, one in ranges.items()}
-    drawn = random_directions(plan.random, generator.w_dim, plan.seed)
-    return Known(ranges, factors, spread, principal(spread), drawn)
-
-
 def _settings(setup: Setup, plan: Plan, psi: float, step: float, known: Known) -> dict:
     return {
         "samples": setup.samples,
@@ -221,7 +143,7 @@ def compare(
     Equal alphas would compare lengths: eigenvalues say that SeFa's directions change more.
     """
     num, rows = len(prober.setup.classes), known.ranges[name].rows
-    samples, few = prober.setup.samples, prober.setup.color_samples
+    few = prober.setup.color_samples
     quick = replace(prober, setup=replace(prober.setup, samples=few))
     methods = {
         "sefa": known.factors[name].vectors,
@@ -241,8 +163,8 @@ def compare(
             "step_in_w": round(amount, 4),
             "spread_of_w": round(float(known.spread.along(chosen).mean()), 4),
             "selectivity": rounded(overall_selectivity(z)),
-            "image_change": interval(lambda r, v=at: float(v["image_change"][:, r].mean()), few),
-            "mask_change": interval(lambda r, v=at: float(v["mask_change"][:, r].mean()), samples),
+            "image_change": mean_change(at["image_change"]),
+            "mask_change": mean_change(at["mask_change"]),
         }
     return {"range": name, "directions": plan.compared, "methods": found}
 
@@ -262,72 +184,6 @@ def _boundaries(
     rows = boundaries_report(boundaries, candidates(known, plan), w, held_out, names, RIDGE)
     facts = {"drawn": plan.boundary_samples, "share": plan.boundary_share}
     return boundaries, facts | {"traits": rows}
-
-
-def candidates(known: Known, plan: Plan) -> dict[str, Vectors]:
-    """Directions that a boundary may be near to: all of a basis (the paper's table 1), the top."""
-    sefa, pca = next(iter(known.factors.values())).vectors, known.pca.vectors
-    few = dict.fromkeys(k for k in (10, plan.top) if k < len(sefa))
-    found = {"sefa": sefa} | {f"sefa, first {k}": sefa[:k] for k in few}
-    return found | {"pca": pca} | {f"pca, first {k}": pca[:k] for k in few}
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the figure."""
-
-    title: str
-    vector: Vector
-    rows: tuple[int, ...]
-
-
-def lines(known: Known, described: Mapping[str, dict]) -> list[Line]:
-    """Rows of the figure: directions of the strongest named effect per sd of w, and a random one.
-
-    The strongest of each range whose name is not shown yet; of a single range, the first three.
-    """
-    found, names = [], set()
-    for name, value in described.items():
-        ranked = sorted(value["directions"], key=_strength, reverse=True)
-        new = [one for one in ranked if _effect(one) not in names]
-        for one in (new or ranked)[: 1 if len(described) > 1 else 3]:
-            title = f"layers {name}, no. {one['index']}\n{one['name']}"
-            vector = known.factors[name].vectors[one["index"]]
-            found.append(Line(title, vector, known.ranges[name].rows))
-            names.add(_effect(one))
-    rows = next(iter(known.ranges.values())).rows
-    return [*found, Line("random direction", known.random[0], rows)]
-
-
-def traversals(
-    setup: Setup, known: Known, plan: Plan, described: Mapping[str, dict]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Images, masks and CIELAB distances {name: [row, alpha, ...]} of the first test sample.
-
-    Alphas are in sd of w along each direction. Also the rows' titles.
-    """
-    ws, shown = setup.source.ws("test", 0, 1), lines(known, described)
-    unedited = lab(render(setup, ws, images=True)[1])
-    images, masks, distances = [], [], []
-    for line in shown:
-        amounts = np.array(plan.alphas) * known.spread.along(line.vector[None])[0]
-        moved = move(ws.repeat(len(amounts), 1, 1), line.vector, line.rows, amounts)
-        mask, image = render(setup, moved, images=True)
-        images.append(image)
-        masks.append(mask)
-        distances.append(np.linalg.norm(lab(image) - unedited, axis=1).mean((1, 2)))
-    arrays = {"images": images, "masks": masks, "lab": distances}
-    titles = [line.title for line in shown]
-    return {f"rows/{name}": np.stack(parts) for name, parts in arrays.items()}, titles
-
-
-def _effect(one: Mapping) -> str:
-    return one["name"].split(",")[0]
-
-
-def _strength(one: Mapping) -> float:
-    named = one["name"] != NAMELESS
-    return abs(one["z_of_name"]["mean"]) * one["spread_of_w"] if named else 0.0
 
 
 def _every(setup: Setup, known: Known) -> dict[str, LayerRange]:

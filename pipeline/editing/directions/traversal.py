@@ -158,6 +158,7 @@ def traverse_file(
     directions: Path,
     name: str,
     alphas: Sequence[float],
+    *,
     without: Sequence[str],  # directions whose projections stay as they are
     absolute: bool,  # alphas count from the hyperplane through w_avg, not from the sample
     start: Start,
