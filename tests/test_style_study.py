@@ -10,7 +10,7 @@ from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source, plan_features
 from pipeline.data.stores import Store
 from pipeline.editing.style import scores as scores
-from pipeline.editing.style import study as style_study
+from pipeline.editing.style import tasks
 from pipeline.editing.style.catalog import (
     Catalog,
     ClusterRule,
@@ -305,7 +305,7 @@ def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(
     study, store_root, monkeypatch, family, layers
 ):
     paths = study(family)
-    whole = style_study.edit_pair
+    whole = tasks.edit_pair
     calls = []
 
     def killed(*words):
@@ -314,14 +314,14 @@ def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(
             raise KeyboardInterrupt
         return whole(*words)
 
-    monkeypatch.setattr(style_study, "edit_pair", killed)
+    monkeypatch.setattr(tasks, "edit_pair", killed)
     with pytest.raises(KeyboardInterrupt):
         edit_style(**paths, **OPTIONS)
     assert not paths["metrics"].exists() and not paths["styled"].exists()
     kept = list((store_root / "pieces" / "style_edits").glob("*.npz"))
     assert len(kept) == 2, "contributions of the trained generator and of the control"
-    monkeypatch.setattr(style_study, "edit_pair", whole)
-    monkeypatch.setattr(style_study, "measure_contributions", None)  # nothing is measured twice
+    monkeypatch.setattr(tasks, "edit_pair", whole)
+    monkeypatch.setattr(tasks, "measure_contributions", None)  # nothing is measured twice
     edit_style(**paths, **OPTIONS)
 
     found = read_json(paths["metrics"])
@@ -375,7 +375,7 @@ def test_contributions_do_not_depend_on_the_set_of_taps(tmp_path, checkpoints, l
     write_safetensors(few, tensors, facts | {"tap_set": "second_conv"})
     memberships = {"half": (np.arange(2 * 16 * 16, dtype=np.uint8).reshape(2, 16, 16) // 128, 2)}
     known, found = (
-        style_study.measure_contributions(source, memberships, "image", "area", 32)
+        tasks.measure_contributions(source, memberships, "image", "area", 32)
         for path in (checkpoints["stylegan"], few)
         if (source := Source(str(path), str(latents["stylegan"])))
     )

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from pipeline.data.features import Source
 from pipeline.generators.contract import Generator
-from pipeline.generators.taps import edit
+from pipeline.generators.taps import edit, record
 from pipeline.runtime.errors import InputError, choose
 
 Maps = Float[Tensor, "sample channel height width"]
@@ -156,3 +157,43 @@ def restyled(
     moved = {s: change(s.name) for s in generator.styles if np.any(query.get(s.name, 0))}
     with edit(generator, moved):
         yield
+
+
+def one_hot(
+    labels: UInt8[np.ndarray, "sample y x"], groups: int
+) -> Float[Tensor, "sample group y x"]:
+    """Memberships of hard labels."""
+    return F.one_hot(torch.from_numpy(labels).long(), groups).permute(0, 3, 1, 2).float()
+
+
+def measure_contributions(
+    source: Source,
+    memberships: Mapping[str, tuple[np.ndarray, int]],  # {name: labels, number of groups}
+    normalization: str,
+    resampling: str,
+    size: int,  # of the images whose mean and deviation are measured, px
+) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
+    """M of every membership and style {`membership/style`: [group, channel]}; image statistics."""
+    generator, images = source.generator(), []
+    taps = [style.tap for style in generator.styles if style.tap is not None]
+    names = [(kind, style) for kind in memberships for style in generator.styles]
+    sums = {(kind, style): Contributions(normalization) for kind, style in names}
+    total, step = len(next(iter(memberships.values()))[0]), source.batch_size
+    for start in range(0, total, step):
+        rows = slice(start, min(start + step, total))
+        shares = {kind: one_hot(labels[rows], k) for kind, (labels, k) in memberships.items()}
+        with (
+            torch.inference_mode(),
+            record(generator, taps) as features,
+            record(generator, generator.styles) as scales,
+        ):
+            drawn = generator.synthesis(source.ws("train", rows.start, rows.stop))
+            images.append(F.interpolate(drawn, (size, size), mode="area").double().cpu())
+            for style in generator.styles:
+                maps = generator.scaled_map(style, features, scales).float()
+                for kind, u in shares.items():
+                    there = resample(u.to(maps.device), style.resolution, resampling)
+                    sums[kind, style].add(maps, there)
+    pixels = torch.cat(images)
+    matrices = {f"{kind}/{style.name}": sums[kind, style].matrix for kind, style in names}
+    return matrices, (float(pixels.mean()), float(pixels.std()))

@@ -10,7 +10,8 @@ from pipeline.data.stores import open_store
 from pipeline.editing.style.catalog import at_size, mean_iou, read_maps, write_catalog
 from pipeline.editing.style.plan import KINDS, Plan
 from pipeline.editing.style.scores import curves, matched, matched_maps, summarize
-from pipeline.editing.style.study import Inputs, Study
+from pipeline.editing.style.study import Study
+from pipeline.editing.style.tasks import Inputs
 from pipeline.runtime.files import sha256
 
 SHOWN = 4  # samples of the figure of clusters

@@ -1,0 +1,49 @@
+"""Sizes of a study of geometry, and what it asks of its inputs."""
+
+from dataclasses import dataclass
+
+from pipeline.data.arrays import Group
+from pipeline.data.inputs import Study
+from pipeline.extractors.networks import LSE, Extractor
+from pipeline.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the study."""
+
+    pixel_budget: int  # training pixels of all fits and of the class centers
+    l2: tuple[float, ...]
+    iterations: int
+    layer_weight: float  # alpha of eq (8)
+    greedy_taps: int  # size of the largest set
+    fair_pixels: int  # T1 of algorithm 1
+    fair_pool: int  # T2
+    fair_images: int  # at most
+    shown: int  # test samples for the pictures
+    seed: int
+    workers: int
+
+
+def check(study: Study, lse: Extractor, settings: Settings) -> None:
+    """InputError if the sizes, the LSE or the samples do not fit the study."""
+    if min(settings.greedy_taps, settings.shown) < 1:
+        raise InputError(
+            f"greedy_taps {settings.greedy_taps} and shown {settings.shown}",
+            "at least 1 of each",
+            "raise greedy_taps or shown",
+        )
+    if not isinstance(lse, LSE) or lse.bias is not None:
+        raise InputError(
+            "an LSE with a bias" if isinstance(lse, LSE) else f"an {type(lse).__name__}",
+            "an LSE without one",
+            "name the fitted extractor `lse` of the study",
+        )
+    if lse.taps != study.taps or list(lse.classes) != list(study.classes):
+        raise InputError(
+            f"an LSE of {len(lse.taps)} taps and classes {', '.join(lse.classes)}",
+            f"{len(study.taps)} taps and classes {', '.join(study.classes)}",
+            "name the fitted extractor `lse` of the same study",
+        )
+    if not Group(study.masks).splits.get("test"):
+        raise InputError("no test samples", "at least one", "raise the study's sample.test")
