@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.arrays import Group
+from pipeline.editing.style.registry import METHODS
 from pipeline.metrics.color import squared_error
 from pipeline.reporting.curves import Line, Panel, line_figure
 from pipeline.reporting.figures import Column, grid_figure
@@ -15,15 +16,6 @@ from pipeline.reporting.tables import Metrics
 
 STYLE = "style"  # the file of scores
 KINDS = ("trained", "control")  # generators
-METHODS = {
-    "sequential": "sequential",
-    "sequential_lse": "sequential, LSE masks",
-    "simultaneous": "simultaneous",
-    "global": "global",
-    "blend_32": "features to 32 px",
-    "blend_64": "features to 64 px",
-    "poisson": "Poisson",
-}
 DELTA_E = 30.0  # CIELAB distance at the light end of a map of change
 
 MATCHED_NOTE = """Out-MSE (squared CIELAB distance of the pixels outside the part) where a method's
@@ -76,7 +68,7 @@ def matched_table(metrics: Metrics) -> pd.DataFrame:
                 parts = found["matched"][kind]
                 for method in (m for m in METHODS if m in parts[part]):
                     row = {"study": study, "part": part, "generator": kind}
-                    row |= {"method": METHODS[method]} | _cells(parts[part][method])
+                    row |= {"method": METHODS[method].title} | _cells(parts[part][method])
                     against = found["against_control"].get(part, {}).get(method)
                     if kind == "trained" and against:
                         row |= _interval("% of the control's ratio", against, 100)
@@ -146,9 +138,11 @@ def curves(found: Mapping) -> list[Panel]:
     panels = []
     for part in found["edited"]:
         methods, control = (found["curves"][kind][part] for kind in KINDS)
-        lines = {METHODS[m]: _line(methods[m]) for m in METHODS if m in methods and m != "poisson"}
+        lines = {
+            METHODS[m].title: _line(methods[m]) for m in METHODS if m in methods and m != "poisson"
+        }
         for method in (m for m in METHODS if m in control):
-            title = METHODS[method]
+            title = METHODS[method].title
             lines[f"{title}, control"] = _line(control[method], title)
         panels.append(
             Panel(part, "In-MSE / the reference's", "Out-MSE / the reference's", lines, log_y=True)
@@ -220,7 +214,7 @@ def heat_figure(path: Path, group: Group) -> None:
     for kind in KINDS:
         for method in (m for m in METHODS if any(key[::2] == (kind, m) for key in maps)):
             errors = np.stack([maps.get((kind, part, method), missing) for part in about["parts"]])
-            title = METHODS[method].replace(", ", "\n").replace("features ", "features\n")
+            title = METHODS[method].title.replace(", ", "\n").replace("features ", "features\n")
             mark = "\n(control)" if kind == "control" else ""
             columns.append(Column(title + mark, heat_colors(errors)))
     note = "squared CIELAB distance, black 0 to white: the mean inside the part, alike for all"

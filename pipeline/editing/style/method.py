@@ -19,6 +19,9 @@ from pipeline.editing.style.contributions import (
     query_simultaneous,
     restyled,
 )
+from pipeline.editing.style.plan import Plan
+from pipeline.editing.style.poisson import poisson_blend
+from pipeline.editing.style.registry import METHODS
 from pipeline.generators.contract import Generator
 from pipeline.generators.taps import Style, edit, record
 
@@ -95,3 +98,23 @@ def queries(
         else:
             found[style.name] = np.full_like(row, strength)
     return found
+
+
+def edit_pair(
+    transfer: Transfer,
+    region: Region,
+    method: str,
+    strength: float,
+    contributions: Mapping[str, Row],  # the part's row of M, of each style
+    plan: Plan,
+) -> Picture:
+    """The target's image after one edit."""
+    form = METHODS[method]
+    if form.query:
+        styles = transfer.generator.styles
+        asked = (contributions, plan.threshold, plan.coarse_share)
+        return transfer.restyle(queries(form.query, strength, styles, *asked))
+    if form.finest:
+        return transfer.blend_features(region, form.finest, strength)
+    blended = poisson_blend(transfer.own, transfer.other, region).astype(float)
+    return (transfer.own + strength * (blended - transfer.own)).round().astype(np.uint8)

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pipeline.editing.style.catalog import ClusterRule
+from pipeline.editing.style.registry import METHODS
 from pipeline.runtime.errors import InputError
 
 KINDS = ("trained", "control")
-STYLE_METHODS = ("sequential", "simultaneous", "global")  # all that the control is asked for
 SMALLEST = 0.002  # a part is shown by a mask from this share of its pixels on
 
 
@@ -31,7 +31,7 @@ class Plan:
     def keys(self, kind: str, parts: Sequence[str]) -> list[tuple[str, str, float]]:
         """(part, method, strength) of every edit of a pair."""
         methods = {
-            m: s for m, s in self.strengths.items() if kind == "trained" or m in STYLE_METHODS
+            m: s for m, s in self.strengths.items() if kind == "trained" or METHODS[m].control
         }
         return [(p, m, s) for p in parts for m, values in methods.items() for s in values]
 
@@ -45,17 +45,10 @@ def at_paper_sizes(plan: Plan, rule: ClusterRule) -> tuple[Plan, ClusterRule]:
 def strengths(
     epsilons: Sequence[float], lambdas: Sequence[float], interpolations: Sequence[float]
 ) -> dict[str, tuple[float, ...]]:
-    """Strengths of every method. Blending needs one: its errors inside and outside grow alike."""
-    found = {
-        "sequential": epsilons,
-        "simultaneous": lambdas,
-        "global": interpolations,
-        "sequential_lse": epsilons,
-        "blend_32": [1.0],
-        "blend_64": [1.0],
-        "poisson": [1.0],
-    }
-    return {method: tuple(map(float, values)) for method, values in found.items()}
+    """Strengths of every method."""
+    lists = {"epsilons": epsilons, "lambdas": lambdas, "interpolations": interpolations}
+    lists["once"] = [1.0]
+    return {name: tuple(map(float, lists[one.strengths])) for name, one in METHODS.items()}
 
 
 def parse_parts(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -14,9 +14,9 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import Source, stream
 from pipeline.editing.style.catalog import Catalog, ClusterRule
 from pipeline.editing.style.contributions import measure_contributions
-from pipeline.editing.style.method import Picture, Region, Transfer, queries
+from pipeline.editing.style.method import Picture, Region, Transfer, edit_pair
 from pipeline.editing.style.plan import Plan, class_groups
-from pipeline.editing.style.poisson import poisson_blend
+from pipeline.editing.style.registry import METHODS
 from pipeline.extractors.networks import load_extractor
 from pipeline.generators.taps import find
 from pipeline.metrics.color import squared_error
@@ -24,7 +24,6 @@ from pipeline.runtime import pieces
 from pipeline.runtime.files import sha256
 
 PIECES = pieces.Kind("style_edits", __name__)
-QUERIES = {"sequential_lse": "sequential"}  # a method that asks as another one does
 MAP = 64  # px of error maps
 
 
@@ -142,31 +141,6 @@ def errors(
     return found[region].mean(), found[~region].mean(), small[0, 0].numpy()
 
 
-def edit_pair(
-    transfer: Transfer,
-    region: Region,
-    method: str,
-    strength: float,
-    contributions: Mapping[str, np.ndarray],  # the part's row of M, of each style
-    plan: Plan,
-) -> Picture:
-    """The target's image after one edit."""
-    if method == "poisson":
-        blended = poisson_blend(transfer.own, transfer.other, region).astype(float)
-        return (transfer.own + strength * (blended - transfer.own)).round().astype(np.uint8)
-    if method.startswith("blend_"):
-        return transfer.blend_features(region, int(method.removeprefix("blend_")), strength)
-    asked = queries(
-        QUERIES.get(method, method),
-        strength,
-        transfer.generator.styles,
-        contributions,
-        plan.threshold,
-        plan.coarse_share,
-    )
-    return transfer.restyle(asked)
-
-
 def part_rows(
     matrices: Mapping[str, np.ndarray], membership: str, groups: Sequence[int]
 ) -> dict[str, np.ndarray]:
@@ -196,7 +170,7 @@ def edits(
     groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.parts)
     matrices, done = task.contributions(), {}
     for part, method, strength in plan.keys(task.kind, list(regions)):
-        lse = method == "sequential_lse"
+        lse = METHODS[method].lse
         members = groups[part] if lse else catalog.unions[part]
         contributions = part_rows(matrices, "lse" if lse else "clusters", members)
         key = (None if method == "global" else part, method, strength)  # it knows no parts
