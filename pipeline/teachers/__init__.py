@@ -1,4 +1,5 @@
 """Networks that segment images: loading, label spaces, labeling of samples, training.
 
-A new teacher is one branch of `load_teacher` in registry.py that gives class probabilities.
+A new architecture is an entry of NETWORKS in networks.py; weights of another project are a branch
+of `_open` in registry.py.
 """
