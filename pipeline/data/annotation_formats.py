@@ -14,10 +14,12 @@ from pipeline.data.mask_files import Mask
 from pipeline.runtime.errors import InputError
 
 Shape = tuple[str, UInt8[np.ndarray, "height width"]]  # class, where it is
-Annotated = tuple[str, tuple[int, int], list[Shape]]  # sample's name, (height, width), its shapes
+AnnotatedImage = tuple[
+    str, tuple[int, int], list[Shape]
+]  # sample's name, (height, width), its shapes
 
 
-def reader(path: Path, value: object) -> Callable[[Any, Path], Iterator[Annotated]]:
+def reader(path: Path, value: object) -> Callable[[Any, Path], Iterator[AnnotatedImage]]:
     """Which tool exported a JSON value; InputError if none is known to."""
     if isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys():
         return _coco
@@ -35,7 +37,7 @@ def reader(path: Path, value: object) -> Callable[[Any, Path], Iterator[Annotate
 # COCO
 
 
-def _coco(value: Mapping, path: Path) -> Iterator[Annotated]:
+def _coco(value: Mapping, path: Path) -> Iterator[AnnotatedImage]:
     names = {c["id"]: c["name"] for c in value["categories"]}
     for image in value["images"]:
         size = image["height"], image["width"]
@@ -100,7 +102,7 @@ def _polygon(points: np.ndarray, size: tuple[int, int]) -> Mask:
 # LabelMe
 
 
-def _labelme(value: Mapping, path: Path) -> Iterator[Annotated]:
+def _labelme(value: Mapping, path: Path) -> Iterator[AnnotatedImage]:
     size = value["imageHeight"], value["imageWidth"]
     yield (
         value["imagePath"],
@@ -122,7 +124,7 @@ def _labelme_shape(shape: Mapping, size: tuple[int, int], path: Path) -> np.ndar
 # Label Studio
 
 
-def _label_studio(value: Sequence, path: Path) -> Iterator[Annotated]:
+def _label_studio(value: Sequence, path: Path) -> Iterator[AnnotatedImage]:
     for task in value:
         results = [r for a in task["annotations"] for r in a.get("result", [])]
         shapes, size = [], (0, 0)
