@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -177,6 +177,8 @@ def pieces(
     keys = [(t, s) for t in range(len(targets)) for s in range(samples)]
     on_gpu = max(1, source.batch_size // len(methods))
     step = min(KEYS, source.batch_size) if source.device == "cpu" else on_gpu
+    if methods[0].name == "teacher":  # gradients through images are too rough in bfloat16
+        source = replace(source, compute="float32")
     found = []
     for start in range(0, len(keys), step):
         some = tuple(keys[start : start + step])

@@ -89,7 +89,7 @@ class Setup:
         }
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # in bfloat16 and, for IMAGE_METHODS, in float32
 def _generator(checkpoint: str, device: str, compute: str) -> Generator:
     return load_generator(checkpoint, device=device, dtype=compute)
 

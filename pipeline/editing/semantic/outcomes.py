@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,7 +98,12 @@ def edit_cases(
         for taken in [takes(setup, cases, method)]
         for start in range(0, len(taken), setup.together)
     ]
-    tasks = [EditTask(setup, tuple(cases[i] for i in some), method) for method, some in batches]
+    # Gradients through images are too rough in bfloat16.
+    exact = replace(setup, compute="float32")
+    tasks = [
+        EditTask(exact if method in IMAGE_METHODS else setup, tuple(cases[i] for i in some), method)
+        for method, some in batches
+    ]
     found = pieces.run(PIECES, tasks, setup.device, num_workers, "editing")
     return {
         (i, method): _of(arrays, place)
