@@ -87,5 +87,5 @@ def open_pool(source: Source, masks: str | Path, colors: UInt8[np.ndarray, "clas
         sha256(source.checkpoint),
         tuple(labels.attributes["classes"]),
         colors,
-        labels.read("pool", "masks", slice(0, 1)).shape[-1],
+        labels.label_size,
     )

@@ -32,6 +32,7 @@ from pipeline.editing.directions.method import (
     random_directions,
     spread_of_w,
 )
+from pipeline.editing.directions.options import Plan, View
 from pipeline.editing.directions.probes import Prober, Setup, render, trait_names, traits
 from pipeline.editing.directions.report import (
     Boundary,
@@ -51,25 +52,6 @@ from pipeline.runtime.weights import write_safetensors
 BLOCKS = {"boundaries": 5_000_000, "spread": 6_000_000}  # of seeds, after those of the splits
 RIDGE = 0.1  # of the boundaries
 TURNS = 3  # corrections of a step towards an image change
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to look for, and how closely."""
-
-    ranges: tuple[str, ...]  # of layers; all, 3-8, 9-
-    top: int  # directions of the largest eigenvalues to measure; the paper: 50
-    random: int  # directions drawn by chance, of equal step
-    step: float  # in typical standard deviations of w
-    obvious: float  # times the mean change of random directions
-    compared: int  # directions of each method at equal image change
-    equal_lab: float  # that image change, mean CIELAB distance
-    spread_samples: int  # w for the covariance; the paper: 500,000
-    boundary_samples: int  # masks that boundaries are drawn by; the paper: 500,000
-    boundary_share: float  # of them, at either end
-    shown: int  # directions of a range to describe one by one
-    alphas: tuple[float, ...]  # of the figure, in standard deviations of w along the direction
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -94,20 +76,13 @@ class Study:
     rows: list[str]  # titles of the pictures' rows
 
 
-def open_setup(
-    source: Source,
-    extractor: Path,
-    finest: int | None,
-    size: int,
-    samples: int,
-    color_samples: int,
-) -> Setup:
+def open_setup(source: Source, extractor: Path, view: View) -> Setup:
     """A setup whose extractor reads this generator's taps; InputError if it cannot."""
-    setup = Setup(source, str(extractor), finest, size, samples, color_samples)
+    setup = Setup(source, str(extractor), view)
     found = Group(source.latents).splits["test"]
-    if not 1 <= color_samples <= samples <= found:
+    if not 1 <= view.color_samples <= view.samples <= found:
         raise InputError(
-            f"samples {samples}, color_samples {color_samples}",
+            f"samples {view.samples}, color_samples {view.color_samples}",
             f"1 <= color_samples <= samples <= {found}, as many as the test split has",
             "change them in params.yaml",
         )
@@ -198,8 +173,8 @@ def factor(setup: Setup, plan: Plan, truncation_psi: float) -> Known:
 
 def _settings(setup: Setup, plan: Plan, psi: float, step: float, known: Known) -> dict:
     return {
-        "samples": setup.samples,
-        "color_samples": setup.color_samples,
+        "samples": setup.view.samples,
+        "color_samples": setup.view.color_samples,
         "random": len(known.random),
         "step": plan.step,
         "step_in_w": round(step, 4),
@@ -221,8 +196,9 @@ def compare(
     Equal alphas would compare lengths: eigenvalues say that SeFa's directions change more.
     """
     num, rows = len(prober.setup.classes), known.ranges[name].rows
-    samples, few = prober.setup.samples, prober.setup.color_samples
-    quick = replace(prober, setup=replace(prober.setup, samples=few))
+    samples, few = prober.setup.view.samples, prober.setup.view.color_samples
+    view = replace(prober.setup.view, samples=few)
+    quick = replace(prober, setup=replace(prober.setup, view=view))
     methods = {
         "sefa": known.factors[name].vectors,
         "pca": known.pca.vectors,

@@ -21,14 +21,14 @@ from pipeline.data.features import Source, stream
 from pipeline.data.stores import open_store
 from pipeline.editing.style.catalog import (
     Catalog,
-    ClusterRule,
     build_catalog,
     candidates,
     mean_iou,
 )
 from pipeline.editing.style.contributions import Contributions, resample
 from pipeline.editing.style.method import Picture, Region, Transfer, queries
-from pipeline.editing.style.plan import KINDS, Plan, choose_pairs, class_groups
+from pipeline.editing.style.options import ClusterRule, Plan
+from pipeline.editing.style.plan import KINDS, choose_pairs, class_groups
 from pipeline.editing.style.poisson import poisson_blend
 from pipeline.extractors.networks import load_extractor
 from pipeline.generators.taps import find, record
@@ -84,7 +84,7 @@ class Task:
         s = self.inputs.source
         if self.kind == "trained":
             return s
-        return Reinitialized(s.checkpoint, s.latents, s.device, s.compute, seed=self.plan.seed)
+        return Reinitialized(s.checkpoint, s.latents, s.device, s.compute, seed=self.rule.seed)
 
     def contributions(self) -> dict[str, np.ndarray]:
         """M of every membership and style, and the images' statistics, which were measured."""
@@ -104,7 +104,7 @@ class Task:
             memberships,
             self.rule.normalization,
             self.plan.resampling,
-            mask_size(self.inputs.masks),
+            Group(self.inputs.masks).label_size,
         )
         return matrices | {"statistics": np.array(statistics)}
 
@@ -140,15 +140,10 @@ def cluster_labels(task: Task, catalog: Catalog) -> UInt8[np.ndarray, "sample y 
 
 def lse_labels(task: Task) -> UInt8[np.ndarray, "sample size size"]:
     """The LSE's class of every pixel of the same samples."""
-    source, size = task.inputs.source, mask_size(task.inputs.masks)
+    source, size = task.inputs.source, Group(task.inputs.masks).label_size
     extractor = load_extractor(task.inputs.extractor, source.device)
     maps = stream(source, "train", 0, task.plan.samples, extractor.taps)
     return np.concatenate([extractor.predict(features, size) for features, _ in maps])
-
-
-def mask_size(masks: str) -> int:
-    """Side of stored masks, px."""
-    return Group(masks).read("test", "masks", slice(1)).shape[-1]
 
 
 def one_hot(
@@ -191,9 +186,6 @@ def measure_contributions(
     return matrices, (float(pixels.mean()), float(pixels.std()))
 
 
-# Pairs
-
-
 def errors(
     own: Picture, edited: Picture, region: Bool[np.ndarray, "size size"]
 ) -> tuple[float, float, Float[np.ndarray, "y x"]]:
@@ -222,7 +214,7 @@ def edit_pair(
         strength,
         transfer.generator.styles,
         contributions,
-        plan.threshold,
+        plan.contribution_threshold,
         plan.coarse_share,
     )
     return transfer.restyle(asked)
@@ -254,7 +246,7 @@ def edits(
 ) -> Iterator[tuple[str, str, Picture]]:
     """(part, method, edited image) for every key of the plan."""
     catalog, plan = task.catalog, task.plan
-    groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.parts)
+    groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.classes)
     matrices, done = task.contributions(), {}
     for part, method, strength in plan.keys(task.kind, list(regions)):
         lse = method == "sequential_lse"
@@ -274,8 +266,8 @@ def edit_pair_by_all(task: Task, pair: tuple[int, int]) -> dict[str, np.ndarray]
     ws = [source.ws("test", row, row + 1) for row in pair]
     transfer = Transfer(source.generator(), *ws, len(shown[0]), exposure=_exposure(task))
     unions = task.catalog.unions
-    groups = class_groups(masks.attributes["classes"], task.plan.parts)
-    regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.parts if unions[p]}
+    groups = class_groups(masks.attributes["classes"], task.plan.classes)
+    regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.classes if unions[p]}
     rows, kept = [], []
     for part, method, image in edits(task, transfer, regions):
         rows.append(errors(transfer.own, image, regions[part]))
@@ -304,19 +296,19 @@ class Study:
 def run_study(inputs: Inputs, plan: Plan, rule: ClusterRule, num_workers: int = 0) -> Study:
     """Make the catalog, measure contributions, edit all pairs."""
     masks = Group(inputs.masks)
-    groups = class_groups(masks.attributes["classes"], plan.parts)
+    groups = class_groups(masks.attributes["classes"], plan.classes)
     pairs = choose_pairs(
-        masks.read("test", "masks"), {part: groups[part] for part in plan.parts}, plan.pairs
+        masks.read("test", "masks"), {part: groups[part] for part in plan.classes}, plan.pairs
     )
     _check_samples(inputs, plan, masks)
     catalogs = make_catalogs(inputs, groups, rule)
     classes = masks.attributes["classes"][1:]
     chosen = max(catalogs, key=lambda catalog: mean_iou(catalog, classes))
     say(f"clusters: {len(chosen.centroids)} of {chosen.layer} name the classes best")
-    parts = [part for part in plan.parts if chosen.unions[part]]
+    parts = [part for part in plan.classes if chosen.unions[part]]
     if not parts:
         raise InputError(
-            f"clusters that are none of {', '.join(plan.parts)}",
+            f"clusters that are none of {', '.join(plan.classes)}",
             f"a part with an IoU of {rule.min_iou} or more",
             "raise cluster_samples or counts of edit_style",
         )
@@ -331,7 +323,7 @@ def run_study(inputs: Inputs, plan: Plan, rule: ClusterRule, num_workers: int = 
         catalogs,
         contributions[0],
         parts,
-        [part for part in plan.parts if part not in parts],
+        [part for part in plan.classes if part not in parts],
         pairs,
         {kind: [found for own, found in made if own.task.kind == kind] for kind in KINDS},
     )
