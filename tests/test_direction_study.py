@@ -311,7 +311,7 @@ def test_samples_step_either_way_and_effects_are_along_the_direction(setup):
     ahead, back = (measure(setup, sign * vector, range(8), 1.0)["effects"] for sign in (1, -1))
     areas_of = slice(len(toys.CLASSES))
     assert not np.allclose(ahead[:, areas_of], -back[:, areas_of]), "even effects are there"
-    one = replace(setup, samples=1, color_samples=1)
+    one = replace(setup, view=replace(setup.view, samples=1, color_samples=1))
     ahead_one = measure(one, vector, range(8), 1.0)["effects"]
     np.testing.assert_allclose(ahead_one, ahead[:1], atol=1e-6)
 
