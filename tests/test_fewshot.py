@@ -469,12 +469,12 @@ def test_a_pixel_store_of_another_study_is_refused(study):
 
 def test_masks_of_another_study_are_refused(study, masks):
     with pytest.raises(InputError, match="name the masks and the latents of one study"):
-        sweep_fewshot(Study(study.source, str(masks)), Sweep([1], 1, [], [], [], 0), RULE, 1)
+        sweep_fewshot(Study(study.source, str(masks)), Sweep((1,), 1, (), (), (), 0), RULE, 1)
 
 
 @pytest.fixture(scope="module")
 def rows(study):
-    sweep = Sweep([1, 3], 2, SELECTIONS, [24, 60], [1, 3], 0)
+    sweep = Sweep((1, 3), 2, tuple(SELECTIONS), (24, 60), (1, 3), 0)
     return sweep_fewshot(study, sweep, RULE, 1)
 
 
@@ -515,13 +515,13 @@ def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy)
 
 def test_unknown_names_and_budgets_are_one_sentence(study):
     with pytest.raises(InputError, match=UNKNOWN):
-        sweep_fewshot(study, Sweep([1], 2, ["clever"], [], [], 0), RULE, 1)
+        sweep_fewshot(study, Sweep((1,), 2, ("clever",), (), (), 0), RULE, 1)
     with pytest.raises(InputError, match=UNKNOWN):
         fit_fewshot(study, Draws(1, 2, 0, "clever"), RULE, 1)
     with pytest.raises(InputError, match="a stroke budget of 2 pixels over 3 images"):
-        sweep_fewshot(study, Sweep([1], 2, [], [2], [1, 3], 0), RULE, 1)
+        sweep_fewshot(study, Sweep((1,), 2, (), (2,), (1, 3), 0), RULE, 1)
     with pytest.raises(InputError, match="2 disjoint draws of 7 samples from a pool of 12"):
-        sweep_fewshot(study, Sweep([7], 2, [], [], [], 0), RULE, 1)
+        sweep_fewshot(study, Sweep((7,), 2, (), (), (), 0), RULE, 1)
 
 
 def test_statistics_by_hand():
