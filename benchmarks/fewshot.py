@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.analysis.fewshot import selection
-from pipeline.analysis.fewshot.fits import Rule, Task, fit
+from pipeline.analysis.fewshot.fits import Task, fit
+from pipeline.analysis.fewshot.options import Rule
 from pipeline.analysis.fewshot.pool import Part, Pool
 from pipeline.data.pixels import draw_pixels, hypercolumns
 from pipeline.data.stores import open_store

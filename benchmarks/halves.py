@@ -16,7 +16,8 @@ import torch
 
 from pipeline.runtime.devices import pick_device
 from pipeline.runtime.weights import read_safetensors
-from pipeline.teachers.training import Recipe, train
+from pipeline.teachers.options import Recipe
+from pipeline.teachers.training import train
 
 FACES = os.environ.get("FACES", "data/faces")
 STEPS = int(os.environ.get("HALVES_STEPS", 1000))

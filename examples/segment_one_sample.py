@@ -17,6 +17,7 @@ from pipeline.data.images import to_uint8
 from pipeline.extractors.networks import load_extractor
 from pipeline.generators.contract import Generator
 from pipeline.generators.latents import sample_z
+from pipeline.generators.options import Load
 from pipeline.generators.registry import load_generator
 from pipeline.generators.taps import record
 from pipeline.reporting.palette import colorize
@@ -32,7 +33,8 @@ def fetched_generator(study: str) -> Generator:
     checkpoint = REPO / f"data/checkpoints/{study}.safetensors"
     if not checkpoint.exists():
         studies = yaml.safe_load((REPO / "params.yaml").read_text())["studies"]
-        fetch_checkpoint(checkpoint, **studies[choose("study", study, studies)]["load"])
+        load = Load(**studies[choose("study", study, studies)]["load"])
+        fetch_checkpoint(checkpoint, load=load)
     return load_generator(checkpoint)
 
 

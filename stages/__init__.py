@@ -1,28 +1,106 @@
-"""Stages: one typer command per DVC stage, and a few tools. A stage opens, calls one library
-function and writes; its options are its keyword-only parameters, spelled as in params.yaml.
+"""Stages: one typer command per DVC stage, and a few tools. A stage opens its inputs, calls one
+library function and writes its outputs. Its positional parameters are paths. Its keyword-only
+parameters are options, or dataclasses whose fields are options, named as in params.yaml.
 """
 
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Annotated, get_type_hints
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 
 def run(command: Callable) -> None:
-    """Run `command` as a program: positional parameters are paths, keyword-only ones options."""
+    """Run `command` as a program on sys.argv."""
     import typer
 
-    from stages.help import HELP
-
-    hints = get_type_hints(command, include_extras=True)
-    for name, parameter in inspect.signature(command).parameters.items():
-        kind = typer.Option if parameter.kind is parameter.KEYWORD_ONLY else typer.Argument
-        hints[name] = Annotated[hints[name], kind(help=HELP[name])]
-    command.__annotations__ = hints
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     settings = {"token_normalize_func": lambda token: token.replace("_", "-")}
-    app.command(context_settings=settings)(command)
+    app.command(context_settings=settings)(flatten(command))
     execute(app)
+
+
+def options(command: Callable) -> dict[str, bool]:
+    """The options of a stage, and whether each is required."""
+    return {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(flatten(command)).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def flatten(command: Callable) -> Callable:
+    """`command` with the fields of its dataclass parameters as keyword options of their own.
+
+    Values that are left out have the defaults of the fields. Two fields of one name are an error.
+    """
+    hints = get_type_hints(command)
+    parameters: dict[str, inspect.Parameter] = {}
+    for one in _parameters(command):
+        assert one.name not in parameters, f"two options {one.name} of {command.__name__}"
+        parameters[one.name] = one
+    classes = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    def program(*paths: object, **values: object) -> None:
+        built = {name: _build(kind, values) for name, kind in classes.items()}
+        command(*paths, **built, **values)
+
+    program.__name__, program.__doc__ = command.__name__, command.__doc__
+    program.__signature__ = inspect.Signature(list(parameters.values()))
+    program.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    return program
+
+
+def _parameters(command: Callable) -> Iterator[inspect.Parameter]:
+    """The parameters of a stage, dataclasses as their fields, annotated with their texts."""
+    import typer
+
+    from pipeline.runtime.options import comments
+    from stages.arguments import ARGUMENTS
+
+    hints, texts = get_type_hints(command), comments(command)
+    for name, one in inspect.signature(command).parameters.items():
+        if is_dataclass(hints[name]):
+            yield from _fields(hints[name])
+            continue
+        kind = typer.Option if one.kind is one.KEYWORD_ONLY else typer.Argument
+        text = kind(help=texts.get(name) or ARGUMENTS[name])
+        yield one.replace(annotation=Annotated[hints[name], text])
+
+
+def _fields(kind: type) -> Iterator[inspect.Parameter]:
+    """The fields of a dataclass, those of dataclasses inside it included; tuples become lists."""
+    import typer
+
+    from pipeline.runtime.options import comments
+
+    hints, texts = get_type_hints(kind), comments(kind)
+    for field in fields(kind):
+        hint, default = hints[field.name], field.default
+        if is_dataclass(hint):
+            yield from _fields(hint)
+            continue
+        if get_origin(hint) is tuple:
+            hint = list[get_args(hint)[0]]
+            default = list(default) if isinstance(default, tuple) else default
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is MISSING else default,
+            annotation=Annotated[hint, typer.Option(help=texts[field.name])],
+        )
+
+
+def _build(kind: type, values: dict[str, object]) -> object:
+    """An instance of a dataclass from flat values, which are taken out of `values`."""
+    hints, own = get_type_hints(kind), {}
+    for field in fields(kind):
+        if is_dataclass(hints[field.name]):
+            own[field.name] = _build(hints[field.name], values)
+        elif field.name in values:
+            value = values.pop(field.name)
+            own[field.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**own)
 
 
 def execute(app: Callable) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.data.options import FeatureCache
+from pipeline.runtime.options import Machine
 from stages import run
 
 
@@ -11,14 +13,8 @@ def cache_features(
     manifest: Path,
     images: Path,
     *,
-    label_size: int,
-    max_tap_resolution: int,
-    samples_per_shard: int = 8,
-    stored: str = "int8",
-    max_gib: float,
-    compute: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    cache: FeatureCache,
+    machine: Machine,
 ) -> None:
     """Synthesize every sample once; keep images and the taps up to max_tap_resolution px.
 
@@ -33,16 +29,18 @@ def cache_features(
     from pipeline.generators.taps import select
     from pipeline.runtime.files import sha256
 
-    source = open_source(checkpoint, latents, device, compute)
-    group, taps = Group(latents), select(source.generator().taps, max_tap_resolution)
+    source = open_source(checkpoint, latents, machine.device, machine.compute)
+    group, taps = Group(latents), select(source.generator().taps, cache.max_tap_resolution)
     facts = {
         "generator": sha256(checkpoint)[:16],
         "ws": group.digest("ws"),
         "compute": source.compute,
         **group.attributes,
     }
-    plan = plan_features(facts, taps, stored, label_size, group.splits, samples_per_shard)
-    store = fill(plan, source, taps, max_gib, workers)
+    plan = plan_features(
+        facts, taps, cache.stored, cache.label_size, group.splits, cache.samples_per_shard
+    )
+    store = fill(plan, source, taps, cache.max_gib, machine.workers)
     write_group(images, {f"{s}/images": store.rows(s, "images") for s in plan.splits}, facts)
     write_manifest(
         manifest,

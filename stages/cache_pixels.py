@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.data.options import PixelCache
+from pipeline.runtime.options import Machine
 from stages import run
 
 
@@ -11,14 +13,8 @@ def cache_pixels(
     masks: Path,
     manifest: Path,
     *,
-    pixels_per_sample: int = 512,
-    samples_per_shard: int = 8,
-    stored: str = "int8",
-    align_corners: bool,
-    max_gib: float,
-    compute: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    cache: PixelCache,
+    machine: Machine,
 ) -> None:
     """Draw weighted pixels of each mask (train, validation, pool) and look their features up."""
     import sys
@@ -28,7 +24,7 @@ def cache_pixels(
     from pipeline.data.stores import write_manifest
     from pipeline.runtime.files import sha256
 
-    source = open_source(checkpoint, latents, device, compute)
+    source = open_source(checkpoint, latents, machine.device, machine.compute)
     group, labels, taps = Group(latents), Group(masks), source.generator().taps
     facts = {
         "generator": sha256(checkpoint)[:16],
@@ -39,13 +35,13 @@ def cache_pixels(
         "taps": [vars(tap) for tap in taps],
         "channels": sum(tap.channels for tap in taps),
         "resolution": source.generator().resolution,
-        "pixels_per_sample": pixels_per_sample,
-        "align_corners": align_corners,
+        "pixels_per_sample": cache.pixels_per_sample,
+        "align_corners": cache.align_corners,
         "compute": source.compute,
     } | group.attributes
     splits = {s: n for s, n in group.splits.items() if s != "test"}
-    plan = plan_pixels(facts, facts["channels"], stored, splits, samples_per_shard)
-    store = fill(plan, source, taps, max_gib, workers, str(masks))
+    plan = plan_pixels(facts, facts["channels"], cache.stored, splits, cache.samples_per_shard)
+    store = fill(plan, source, taps, cache.max_gib, machine.workers, str(masks))
     write_manifest(
         manifest,
         store,

@@ -1,9 +1,10 @@
 """Parameters are read against dvc.yaml and the stages' options, before any stage runs."""
 
-import inspect
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from stages import options as options_of
 from stages import run
 
 
@@ -14,14 +15,10 @@ def check_params() -> None:
     check_parameters(read_yaml(Path("params.yaml")), read_yaml(Path("dvc.yaml")), options)
 
 
+@cache
 def options(stage: str) -> dict[str, bool]:
     """The options of a stage, and whether each is required."""
-    command = getattr(import_module(f"stages.{stage}"), stage)
-    return {
-        name: parameter.default is parameter.empty
-        for name, parameter in inspect.signature(command).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    return options_of(getattr(import_module(f"stages.{stage}"), stage))
 
 
 if __name__ == "__main__":

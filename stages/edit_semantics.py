@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pipeline.editing.options import Start
+from pipeline.editing.semantic.options import Rule
+from pipeline.runtime.options import Synthesis
 from stages import run
 
 
@@ -11,46 +14,36 @@ def edit_semantics(
     *,
     edit: Path,
     out: Path,
-    latents: Path | None = None,  # None: z is drawn from `seed`
-    split: str = "test",
-    row: int = 0,
-    seed: int = 0,
-    extractor: Path | None = None,  # None: SIE with the teacher in the loop
-    loop_tap_resolution: int | None = None,  # None: all taps
-    judge: Path | None = None,  # None: scores by the teacher alone
+    start: Start,
+    rule: Rule,
+    machine: Synthesis,
+    extractor: Path | None = None,  # fitted LSE; none: SIE with the teacher in the loop
+    loop_tap_resolution: int | None = None,  # taps up to this many px take part; none: all
+    judge: Path | None = None,  # weights of a judge; none: scores by the teacher alone
     labels: str = "celebamask15",
-    label_size: int = 256,
-    space: str = "z_per_layer",
-    steps: int = 50,
-    learning_rate: float = 0.01,
-    near: float = 1e-3,
-    prior: float = 1e-3,
-    truncation_psi: float = 1.0,
-    compute: str = "auto",
-    device: str = "auto",
+    label_size: int = 256,  # side of images and masks, px
 ) -> None:
     """Write the pictures, the vector and the scores of one edit of one sample."""
     from pipeline.editing.semantic.cases import Setup, pick_z
     from pipeline.editing.semantic.files import read_edit
-    from pipeline.editing.semantic.method import Rule
     from pipeline.editing.semantic.study import edit_one, write_one
     from pipeline.runtime.devices import pick_compute, pick_device
 
     wanted = read_edit(edit)  # before any network
-    where = pick_device(device)
+    where = pick_device(machine.device)
     setup = Setup(
-        str(checkpoint),
-        str(teacher),
-        str(judge) if judge else None,
-        label_size,
-        {"extractor": str(extractor)} if extractor else {},
-        loop_tap_resolution,
-        Rule(space, steps, learning_rate, near, prior, truncation_psi),
-        labels,
-        pick_compute(compute, where),
-        where,
+        checkpoint=str(checkpoint),
+        teacher=str(teacher),
+        judge=str(judge) if judge else None,
+        label_size=label_size,
+        extractors={"extractor": str(extractor)} if extractor else {},
+        loop_tap_resolution=loop_tap_resolution,
+        rule=rule,
+        labels=labels,
+        compute=pick_compute(machine.compute, where),
+        device=where,
     )
-    z = pick_z(setup, latents, split, row, seed)
+    z = pick_z(setup, start)
     case, outcome, scores = edit_one(setup, wanted, z)
     write_one(out, setup, case, outcome, scores)
 

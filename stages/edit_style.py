@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.editing.style.options import ClusterRule, Plan
+from pipeline.runtime.options import Machine
 from stages import run
 
 
@@ -16,50 +18,25 @@ def edit_style(
     styled: Path,
     metrics: Path,
     *,
-    parts: list[str],
-    pairs: int,
-    samples: int,
-    resolutions: list[int],
-    counts: list[int],
-    cluster_samples: int,
-    held_out: int,
-    restarts: int,
-    normalization: str,
-    resampling: str,
-    min_iou: float,
-    epsilons: list[float],
-    lambdas: list[float],
-    interpolations: list[float],
-    contribution_threshold: float,
-    coarse_share: float,
-    matched_share: float,
-    paper_sizes: bool,
-    seed: int,
-    compute: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    plan: Plan,
+    rule: ClusterRule,
+    machine: Machine,
 ) -> None:
     """Name clusters by masks, measure contributions, edit pairs by every method; write all."""
     from pipeline.data.features import open_source
     from pipeline.editing.style import report as reports
-    from pipeline.editing.style.catalog import ClusterRule
-    from pipeline.editing.style.plan import Plan, at_paper_sizes, parse_parts, strengths
+    from pipeline.editing.style.options import at_paper_sizes
     from pipeline.editing.style.study import Inputs, run_study
     from pipeline.runtime.files import read_json, write_json
 
-    source = open_source(checkpoint, latents, device, compute)
+    source = open_source(checkpoint, latents, machine.device, machine.compute)
     if not (generator := source.generator()).styles:
         write_json(styled / "catalog.json", found := reports.skipped(generator.family))
         return write_json(metrics, found)
-    inputs = Inputs(source, *map(str, (images, masks, features, extractor)))
-    asked = strengths(epsilons, lambdas, interpolations)
-    where = (contribution_threshold, coarse_share, resampling, matched_share, seed)
-    plan = Plan(parse_parts(parts), pairs, samples, asked, *where)
-    sizes = (tuple(resolutions), tuple(counts), cluster_samples, held_out, restarts)
-    rule = ClusterRule(*sizes, normalization, min_iou, seed)
-    if paper_sizes:
+    inputs = Inputs(source, str(images), str(masks), str(features), str(extractor))
+    if plan.paper_sizes:
         plan, rule = at_paper_sizes(plan, rule)
-    study = run_study(inputs, plan, rule, workers)
+    study = run_study(inputs, plan, rule, machine.workers)
     reports.write_study(styled, study, plan, inputs)
     write_json(metrics, reports.report(study, plan, read_json(full)))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.runtime.options import Machine
 from stages import run
 
 
@@ -14,10 +15,8 @@ def evaluate_extractor(
     metrics: Path,
     *,
     names: list[str],
-    compute: str,
-    device: str,
-    judge_masks: Path | None = None,  # None: no judge for these labels
-    workers: int = 0,  # processes; 0: one a core
+    machine: Machine,
+    judge_masks: Path | None = None,  # the judge's masks (zarr); none: no judge for these labels
 ) -> None:
     """Segment the test split while it is synthesized, once for all `names`; write masks and scores.
 
@@ -31,14 +30,14 @@ def evaluate_extractor(
     from pipeline.runtime.files import write_json
     from pipeline.runtime.progress import say
 
-    source = open_source(checkpoint, latents, device, compute)
+    source = open_source(checkpoint, latents, machine.device, machine.compute)
     targets = {"teacher": Group(masks)}
     if judge_masks is not None:
         targets["judge"] = Group(judge_masks)
     classes = targets["teacher"].attributes["classes"]
-    size = targets["teacher"].read("test", "masks", slice(0, 1)).shape[-1]
+    size = targets["teacher"].label_size
     paths = [str(extractors / f"{name}.safetensors") for name in names]
-    predicted = predict_masks(paths, source, "test", size, workers, classes)
+    predicted = predict_masks(paths, source, "test", size, machine.workers, classes)
     for name, found in zip(names, predicted, strict=True):
         write_group(predictions / f"{name}.zarr.zip", {"test/masks": found}, {"classes": classes})
         report = {}

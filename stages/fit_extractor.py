@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.extractors.options import LinearFit, Training
+from pipeline.runtime.options import Device
 from stages import run
 
 
@@ -14,20 +16,10 @@ def fit_extractor(
     costs: Path,
     *,
     names: list[str],
-    solver: str,
-    l2: list[float],
-    iterations: int,
-    pixel_budget: int,
-    epochs: float,
-    nse2_width: int,
-    learning_rates: list[str],
-    steps: int,
-    batch: int,
-    window: int,
-    looks: int,
-    patience: int,
-    device: str,
-    study: str = "",  # whose learning rates to take
+    linear: LinearFit,
+    training: Training,
+    machine: Device,
+    study: str = "",  # study whose own learning rates are taken
 ) -> None:
     """Fit the extractors `names`: an LSE by lbfgs on sampled pixels or by the paper's Adam.
 
@@ -35,31 +27,39 @@ def fit_extractor(
     Writes `extractors`/NAME.safetensors, `metrics`/NAME_fit.json and, of all, `costs`.
     """
     from pipeline.data.stores import open_store
-    from pipeline.extractors.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear
-    from pipeline.extractors.networks import save_extractor
+    from pipeline.extractors.fitting import SOLVERS, fit_cached, fit_lse, fit_nonlinear, schedule_of
+    from pipeline.extractors.networks import Extractor, save_extractor
     from pipeline.extractors.registry import variant
-    from pipeline.extractors.training import Schedule, rate_of
     from pipeline.runtime.costs import timed
     from pipeline.runtime.devices import pick_device
     from pipeline.runtime.errors import choose
     from pipeline.runtime.files import write_json
 
-    choose("solver", solver, SOLVERS)
-    forms = {name: variant(name) for name in names}
-    where, store = pick_device(device), open_store(pixels)
+    choose("solver", linear.solver, SOLVERS)
+    nonlinear = {name: variant(name).nonlinear for name in names}
+    where, store = pick_device(machine.device), open_store(pixels)
+    from_pixels = linear.solver == "lbfgs"
+    maps = open_store(features) if any(nonlinear.values()) or not from_pixels else None
+
+    def fit(name: str) -> tuple[Extractor, dict]:
+        if not nonlinear[name] and from_pixels:
+            return fit_lse(
+                store,
+                name,
+                linear.l2,
+                linear.iterations,
+                linear.pixel_budget,
+                where,
+                str(masks),
+            )
+        if not nonlinear[name]:
+            return fit_cached(maps, str(masks), store, name, linear.epochs, where)
+        schedule = schedule_of(name, training, study)
+        return fit_nonlinear(maps, str(masks), store, name, training.nse2_width, schedule, where)
+
     spent = {}
-    for name, form in forms.items():
-        if not form.nonlinear and solver == "lbfgs":
-            fit, words = fit_lse, (store, name, l2, iterations, pixel_budget, where, str(masks))
-        elif not form.nonlinear:
-            cached = open_store(features)
-            fit, words = fit_cached, (cached, str(masks), store, name, epochs, where)
-        else:
-            cached, rate = open_store(features), rate_of(name, learning_rates, study)
-            plan = Schedule(steps, batch, window, rate, looks, patience)
-            fit = fit_nonlinear
-            words = (cached, str(masks), store, name, nse2_width, plan, where)
-        (fitted, report), spent[name] = timed(fit, *words)
+    for name in nonlinear:
+        (fitted, report), spent[name] = timed(fit, name)
         facts = {"name": name, "pixels": store.plan.fingerprint}
         save_extractor(extractors / f"{name}.safetensors", fitted, facts)
         write_json(metrics / f"{name}_fit.json", report)

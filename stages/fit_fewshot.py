@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.analysis.fewshot.options import Draws, Rule
+from pipeline.runtime.options import Machine
 from stages import run
 
 
@@ -16,23 +18,14 @@ def fit_fewshot(
     costs: Path,
     *,
     annotations: Path | None = None,  # what people drew; none there: the teacher's masks
-    shots: int,
-    selection: str,
-    repeats: int,
-    seed: int,
-    power: float,
-    l2: float,
-    iterations: int,
-    pixels_per_sample: int,
-    compute: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    draws: Draws,
+    rule: Rule,
+    machine: Machine,
 ) -> None:
     """Fit on draws of `shots` samples; write an extractor a repeat, and mean scores."""
     from dataclasses import replace
     from shutil import rmtree
 
-    from pipeline.analysis.fewshot.fits import Rule
     from pipeline.analysis.fewshot.scores import fit_costs, summary
     from pipeline.analysis.fewshot.sweeps import fit_fewshot
     from pipeline.data.annotation_files import open_pool
@@ -43,22 +36,21 @@ def fit_fewshot(
     from pipeline.runtime.costs import timed
     from pipeline.runtime.files import read_json, write_json
 
-    source = open_source(checkpoint, latents, device, compute)
+    source = open_source(checkpoint, latents, machine.device, machine.compute)
     study = open_study(source, str(masks), read_json(pixels)["facts"])
     if annotations:
         drawn = read_annotations(annotations, open_pool(source, masks))
         study = replace(study, annotations=drawn)
-        shots = len(drawn) or shots
-    rule = Rule(power, l2, iterations, pixels_per_sample)
+        draws = replace(draws, shots=len(drawn) or draws.shots)
     best = read_json(full)
-    (fitted, rows), cost = timed(fit_fewshot, study, shots, repeats, seed, rule, workers, selection)
+    (fitted, rows), cost = timed(fit_fewshot, study, draws, rule, machine.workers)
     rmtree(extractors, ignore_errors=True)  # annotations give one, draws several
     extractors.mkdir(parents=True)
     for one in fitted:
         path = extractors / f"{one.task.repeat}.safetensors"
         save_extractor(path, one.extractor, {"name": "fewshot", "rows": one.task.rows})
     selection = fitted[0].task.selection
-    write_json(metrics, {"shots": shots, "selection": selection} | summary(rows, best))
+    write_json(metrics, {"shots": draws.shots, "selection": selection} | summary(rows, best))
     write_json(costs, {"fits and scores": cost} | fit_costs(rows))
 
 

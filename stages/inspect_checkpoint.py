@@ -8,9 +8,9 @@ from stages import run
 def inspect_checkpoint(
     file: Path,
     *,
-    class_idx: int | None = None,
-    samples: int = 528,  # as of the study ffhq
-    json: bool = False,
+    class_idx: int | None = None,  # class of a conditional generator
+    samples: int = 528,  # samples of the study whose cost is estimated; ffhq: 528
+    json: bool = False,  # print JSON
     study: str | None = None,  # name of a new one, whose entry of params.yaml is printed instead
 ) -> None:
     """Say what a file holds, try one sample, and estimate what a study of it takes."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.runtime.options import Processes
 from stages import run
 
 
@@ -13,8 +14,7 @@ def judge_teacher(
     metrics: Path,
     *,
     labels: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    machine: Processes,
 ) -> None:
     """Label the test images with a second network and score the teacher's masks against it."""
     from pipeline.data.arrays import Group, write_group
@@ -32,8 +32,8 @@ def judge_teacher(
             f"the teacher's: {', '.join(ours)}",
             "name label space and judge so that both networks speak of the same classes",
         )
-    job = Job(str(judge), (labels,), str(images), pick_device(device))
-    (found,) = label_images(job, ["test"], workers)
+    job = Job(str(judge), (labels,), str(images), pick_device(machine.device))
+    (found,) = label_images(job, ["test"], machine.workers)
     write_group(judge_masks, found, {"labels": labels, "classes": classes})
     counts = PixelCounts(len(classes))
     counts.add(Group(masks).read("test", "masks"), found["test/masks"])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.runtime.options import Processes
 from stages import run
 
 
@@ -13,8 +14,7 @@ def label_images(
     *,
     labels: str,
     labels_full: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    machine: Processes,
 ) -> None:
     """Label every split of `images` with the weights `teacher`, once for both label spaces."""
     from pipeline.data.arrays import Group, write_group
@@ -26,8 +26,8 @@ def label_images(
 
     spaces = (labels, labels_full)
     readings = [one.labels for one in load_teachers(teacher, spaces)]
-    job = Job(str(teacher), spaces, str(images), pick_device(device))
-    found = label(job, list(Group(images).splits), workers)
+    job = Job(str(teacher), spaces, str(images), pick_device(machine.device))
+    found = label(job, list(Group(images).splits), machine.workers)
     for path, name, space, arrays in zip((masks, masks_full), spaces, readings, found, strict=True):
         facts = {"labels": name, "classes": space.classes, "teacher": sha256(teacher)[:16]}
         write_group(path, arrays, facts)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.runtime.options import Processes
 from stages import run
 
 
@@ -13,8 +14,7 @@ def label_selected(
     masks: Path,
     *,
     labels: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    machine: Processes,
 ) -> None:
     """Label the images that show a dropped class again, without it; the others keep their masks."""
     from pipeline.data.arrays import Group, write_group
@@ -32,8 +32,8 @@ def label_selected(
             f"those of {labels}: {', '.join(teachers[0].classes)}",
             "name the masks that label_images wrote with these labels",
         )
-    job = labeling.Job(str(teacher), (labels,), str(images), pick_device(device))
-    arrays = labeling.label_selected(job, full, kept, workers)
+    job = labeling.Job(str(teacher), (labels,), str(images), pick_device(machine.device))
+    arrays = labeling.label_selected(job, full, kept, machine.workers)
     facts = {"labels": teachers[1].name, "classes": teachers[1].classes}
     write_group(masks, arrays, facts | {"teacher": full.attributes["teacher"]})
 

@@ -19,8 +19,8 @@ def make_figures(
     directions: Path,
     figures: Path,
     *,
-    samples: int,
-    seed: int,
+    samples: int,  # test samples in the figures
+    seed: int,  # seed of the draw of these samples
 ) -> None:
     """Write the figures of a study, each if its data is there; `seed` draws the samples."""
     import pandas as pd

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.analysis.geometry.options import Settings
+from pipeline.runtime.options import Machine
 from stages import run
 
 
@@ -15,22 +17,11 @@ def measure_geometry(
     metrics: Path,
     costs: Path,
     *,
-    pixel_budget: int = 32768,
-    l2: list[float],
-    iterations: int = 12,
-    layer_weight: float,
-    greedy_taps: int,
-    fair_pixels: int = 200,  # the paper's T1
-    fair_pool: int = 4000,  # and T2
-    fair_images: int = 28,
-    shown: int,
-    seed: int,
-    compute: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    settings: Settings,
+    machine: Machine,
 ) -> None:
     """Measure class centers, fair cosines and sets of taps; write scores, and masks to show."""
-    from pipeline.analysis.geometry.study import Settings, measure_geometry
+    from pipeline.analysis.geometry.study import measure_geometry
     from pipeline.data.arrays import write_group
     from pipeline.data.features import open_source
     from pipeline.data.inputs import open_study
@@ -39,24 +30,11 @@ def measure_geometry(
     from pipeline.runtime.costs import timed
     from pipeline.runtime.files import write_json
 
-    source = open_source(checkpoint, latents, device, compute)
+    source = open_source(checkpoint, latents, machine.device, machine.compute)
     store = open_store(pixels)
     study = open_study(source, str(masks), store.plan.facts)
-    sizes = Settings(
-        pixel_budget,
-        tuple(l2),
-        iterations,
-        layer_weight,
-        greedy_taps,
-        fair_pixels,
-        fair_pool,
-        fair_images,
-        shown,
-        seed,
-        workers,
-    )
     lse = load_extractor(extractor)
-    (report, pictures), cost = timed(measure_geometry, study, store, lse, sizes)
+    (report, pictures), cost = timed(measure_geometry, study, store, lse, settings, machine.workers)
     write_group(geometry, pictures, {"classes": study.classes})
     write_json(metrics, report)
     write_json(costs, {"all of it": cost})

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.runtime.options import Machine
 from stages import run
 from stages.evaluate_extractor import evaluate_extractor
 
@@ -17,11 +18,9 @@ def preview_study(
     preview: Path,
     *,
     study: str,
-    samples: int,
-    seed: int,
-    compute: str,
-    device: str,
-    workers: int = 0,  # processes; 0: one a core
+    samples: int,  # test samples in the figure
+    seed: int,  # seed of the draw of these samples
+    machine: Machine,
 ) -> None:
     """Write masks.png and table.md, and print the table; `seed` draws the samples of the figure.
 
@@ -32,12 +31,15 @@ def preview_study(
     from pipeline.runtime.progress import say
 
     evaluate_extractor(
-        *(checkpoint, latents, masks, extractor.parent, preview, preview),
+        checkpoint=checkpoint,
+        latents=latents,
+        masks=masks,
+        extractors=extractor.parent,
+        predictions=preview,
+        metrics=preview,
         names=[extractor.stem],
-        compute=compute,
-        device=device,
+        machine=machine,
         judge_masks=judge_masks,
-        workers=workers,
     )
     draw_extractors(
         images, masks, judge_masks, preview, preview / "masks.png", samples=samples, seed=seed

@@ -40,7 +40,10 @@ class Work:
     certain: set[str]  # out of date themselves; the others run if what they need changes
 
 
-def reproduce(*, record: Path | None = None) -> None:
+def reproduce(
+    *,
+    record: Path | None = None,  # file of durations to renew by the stages that run; none: no file
+) -> None:
     """Run what is out of date, as `dvc repro` does, but several stages at once.
 
     Says first what it will do. Two stages of one thread each take less time than one after the

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.generators.options import Samples
 from stages import run
 
 
@@ -9,12 +10,7 @@ def sample_latents(
     checkpoint: Path,
     latents: Path,
     *,
-    train: int,
-    validation: int,
-    test: int,
-    pool: int,
-    seed: int = 1,
-    truncation_psi: float = 0.5,
+    samples: Samples,
 ) -> None:
     """Draw z for every split and map it to ws, truncated towards w_avg by truncation_psi."""
     import torch
@@ -25,14 +21,13 @@ def sample_latents(
     from pipeline.runtime.files import sha256
 
     generator = load_generator(checkpoint)
-    sizes = {"train": train, "validation": validation, "test": test, "pool": pool}
-    arrays = {}
-    for split, seeds in split_seeds(sizes, seed).items():
+    psi, arrays = samples.truncation_psi, {}
+    for split, seeds in split_seeds(samples.splits, samples.seed).items():
         z = sample_z(seeds, generator.z_dim)
         with torch.inference_mode():
-            ws = generator.mapping(torch.from_numpy(z), truncation_psi)
+            ws = generator.mapping(torch.from_numpy(z), psi)
         arrays |= {f"{split}/seeds": seeds, f"{split}/z": z, f"{split}/ws": ws.numpy()}
-    facts = {"generator": sha256(checkpoint)[:16], "truncation_psi": truncation_psi, "seed": seed}
+    facts = {"generator": sha256(checkpoint)[:16], "truncation_psi": psi, "seed": samples.seed}
     write_group(latents, arrays, facts)
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.analysis.options import CategoryRule
 from stages import run
 
 
@@ -10,18 +11,17 @@ def select_categories(
     evaluations: Path,
     selection: Path,
     *,
-    threshold: float,
-    protocol: str,
+    rule: CategoryRule,
 ) -> None:
-    """Keep every class that any <extractor>.json of `evaluations` has above `threshold`."""
+    """Keep every class that any <extractor>.json of `evaluations` has above its threshold."""
     from pipeline.analysis.categories import read_scores, select_categories
     from pipeline.data.arrays import Group
     from pipeline.runtime.files import write_json
     from pipeline.runtime.progress import say
 
     classes = Group(masks).attributes["classes"]
-    scores = read_scores(evaluations, classes[1:], protocol)
-    chosen = select_categories(scores, threshold)
+    scores = read_scores(evaluations, classes[1:], rule.protocol)
+    chosen = select_categories(scores, rule.threshold)
     say(f"kept {len(chosen.kept)} classes; dropped {', '.join(chosen.dropped) or 'none'}")
     write_json(
         selection,
@@ -29,8 +29,8 @@ def select_categories(
             "kept": chosen.kept,
             "dropped": chosen.dropped,
             "best_iou": chosen.best,
-            "threshold": threshold,
-            "protocol": protocol,
+            "threshold": rule.threshold,
+            "protocol": rule.protocol,
             "extractors": sorted(scores),
         },
     )

@@ -7,7 +7,11 @@ import sys
 from stages import run
 
 
-def show_experiments(*, num: int = 1, width: int = 140) -> None:
+def show_experiments(
+    *,
+    num: int = 1,  # commits to show, from the newest back
+    width: int = 140,  # characters of a line, at most
+) -> None:
     """Print a column per revision of `dvc exp show`, in lines of at most `width` characters."""
     from pipeline.reporting.experiments import changed_table
     from pipeline.runtime.errors import InputError

@@ -14,7 +14,7 @@ def trace_imports(
     from stages.__main__ import STAGES
 
     for name in STAGES:
-        write_json(code / f"{name}.json", closure(f"stages.{name}", texts=("stages.help",)))
+        write_json(code / f"{name}.json", closure(f"stages.{name}", texts=("stages.arguments",)))
 
 
 if __name__ == "__main__":

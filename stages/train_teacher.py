@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.runtime.options import Device
+from pipeline.teachers.options import Recipe
 from stages import run
 
 
@@ -10,19 +12,10 @@ def train_teacher(
     weights: Path,
     card: Path,
     *,
-    architecture: str,
-    train: int,
-    validation: int,
-    test: int,
-    train_part: str,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    seed: int,
-    polish: int,
-    device: str,
-    start: Path | None = None,  # weights of the same architecture to go on from
-    threads: int = 0,  # CPU threads; 0: one a core
+    recipe: Recipe,
+    machine: Device,
+    start: Path | None = None,  # weights of the same architecture to go on from; none: random ones
+    threads: int = 0,  # CPU threads; 0: one per core
 ) -> None:
     """Train on `faces`/images/* and `faces`/masks/*.png (ids 0-18), split by sorted name.
 
@@ -34,16 +27,12 @@ def train_teacher(
     from pipeline.reporting import model_card
     from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import atomic
-    from pipeline.teachers.training import Recipe
     from pipeline.teachers.training import train as fit
 
     if threads:
         torch.set_num_threads(threads)
-    recipe = Recipe(
-        architecture, train, validation, test, train_part, steps, batch, learning_rate, seed, polish
-    )
     state = weights.with_suffix(".state")
-    facts = fit(faces, weights, recipe, state, torch.device(pick_device(device)), start)
+    facts = fit(faces, weights, recipe, state, torch.device(pick_device(machine.device)), start)
     with atomic(card) as partial:
         partial.write_text(model_card(weights.stem, facts, weights.stat().st_size))
 

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pipeline.editing.directions.options import Traversal
+from pipeline.editing.options import Start
+from pipeline.runtime.options import Synthesis
 from stages import run
 
 
@@ -10,41 +13,23 @@ def traverse_direction(
     directions: Path,
     out: Path,
     *,
-    direction: str = "all/sefa/0",
-    alphas: list[float] = [-4.0, -2.0, 0.0, 2.0, 4.0],
-    without: list[str] = [],  # directions whose projections stay as they are
-    absolute: bool = False,
-    extractor: Path | None = None,  # None: no masks below the images
-    latents: Path | None = None,  # None: z is drawn from `seed`
-    split: str = "test",
-    row: int = 0,
-    seed: int = 0,
-    truncation_psi: float | None = None,  # None: that of the study
-    mask_size: int = 256,
-    compute: str = "auto",
-    device: str = "auto",
+    traversal: Traversal,
+    start: Start,
+    machine: Synthesis,
+    extractor: Path | None = None,  # fitted LSE; none: no masks below the images
 ) -> None:
     """Write a strip of images and masks, each image at full size, and the edited latents."""
-    from pipeline.editing.directions.traversal import Start, traverse_file
+    from pipeline.editing.directions.traversal import traverse_file
     from pipeline.reporting.directions import write_strip
     from pipeline.runtime.devices import pick_compute, pick_device
 
-    where = pick_device(device)
-    start = Start(latents, split, row, seed, truncation_psi)
+    where = pick_device(machine.device)
+    compute = pick_compute(machine.compute, where)
     strip, classes = traverse_file(
-        checkpoint,
-        directions,
-        direction,
-        alphas,
-        without=without,
-        absolute=absolute,
-        start=start,
-        extractor=extractor,
-        size=mask_size,
-        compute=pick_compute(compute, where),
-        device=where,
+        checkpoint, directions, traversal, start, extractor, compute, where
     )
-    write_strip(out, strip.ws.cpu().numpy(), strip.images, strip.masks, classes, alphas, mask_size)
+    ws, size = strip.ws.cpu().numpy(), traversal.mask_size
+    write_strip(out, ws, strip.images, strip.masks, classes, traversal.alphas, size)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline.analysis.fewshot.fits import Rule, Task, fit, random_tasks, solve
+from pipeline.analysis.fewshot.fits import Task, fit, random_tasks, solve
+from pipeline.analysis.fewshot.options import Draws, Rule
 from pipeline.analysis.fewshot.pool import annotate
 from pipeline.analysis.fewshot.sweeps import fit_fewshot
 from pipeline.data.annotation_files import open_pool, write_samples, write_tools
@@ -316,7 +317,7 @@ def test_annotations_equal_to_the_teachers_masks_give_the_same_extractor(
     for row in rows:
         write_mask(tmp_path / f"{name(pool, row)}.png", big(masks[row]), toys.CLASSES)
     drawn = replace(study, annotations=read_annotations(tmp_path, pool))
-    (ours,), (row,) = fit_fewshot(drawn, 16, 5, 7, RULE, 1)  # shots and repeats: not read
+    (ours,), (row,) = fit_fewshot(drawn, Draws(16, 5, 7), RULE, 1)  # shots and repeats: not read
     sort = tuple(sorted(rows))
     wanted = annotate(study, {r: [0] for r in sort}, RULE.pixels_per_sample)
     expected = solve(study, wanted, Task(sort, 0), RULE).extractor
@@ -357,12 +358,13 @@ def test_a_full_mask_is_drawn_as_ever():
 
 
 def test_the_stages_go_from_export_to_an_extractor(study, pool, masks, tmp_path):
+    from stages import flatten
     from stages.export_samples import export_samples
-    from stages.fit_fewshot import fit_fewshot
+    from stages.fit_fewshot import fit_fewshot as fit_stage
 
     source = study.source
     paths = source.checkpoint, source.latents, study.masks
-    export_samples(*paths, tmp_path / "todo", study="toy", samples=2, device="cpu")
+    flatten(export_samples)(*paths, tmp_path / "todo", study="toy", samples=2, device="cpu")
     drawn = tmp_path / "drawn"
     drawn.mkdir()
     for row, path in enumerate(sorted((tmp_path / "todo" / "images").glob("*.png"))):
@@ -379,7 +381,7 @@ def test_the_stages_go_from_export_to_an_extractor(study, pool, masks, tmp_path)
         {"against_teacher": {"miou_per_image": full, "miou_dataset": full}},
     )
     rule = vars(RULE) | {"shots": 9, "selection": "random", "repeats": 9, "seed": 0, "workers": 1}
-    fit_fewshot(
+    flatten(fit_stage)(
         *(*paths, tmp_path / "pixels.json", tmp_path / "full.json"),
         *(tmp_path / "out", tmp_path / "scores.json", tmp_path / "costs.json"),
         annotations=drawn,

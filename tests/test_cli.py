@@ -5,13 +5,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
 
+from pipeline.runtime.options import comments
+from stages import flatten
 from stages.__main__ import STAGES, TOOLS
-from stages.help import HELP
+from stages.arguments import ARGUMENTS
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (*STAGES, *TOOLS)
@@ -49,7 +53,7 @@ def test_the_commands_are_listed_in_order():
 
 def test_every_file_is_a_listed_command():
     files = {path.stem for path in (ROOT / "stages").glob("*.py")}
-    assert files - {"__init__", "__main__", "help"} == set(COMMANDS)
+    assert files - {"__init__", "__main__", "arguments"} == set(COMMANDS)
     cells = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     commands = [c for cell in cells.values() for c in commands_of(cell)]
     assert set(re.findall(r"-m stages\.(\w+)", " ".join(commands))) == set(STAGES)
@@ -72,24 +76,27 @@ def test_help_is_fast_because_it_loads_nothing_slow(helps):
     assert helps[1] == []
 
 
-def parameters(name):
-    command = getattr(importlib.import_module(f"stages.{name}"), name)
-    return inspect.signature(command).parameters.values()
+def command(name):
+    return getattr(importlib.import_module(f"stages.{name}"), name)
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_help_explains_every_parameter(helps, name):
     shown = " ".join(helps[0][name].replace("│", " ").split())
-    for parameter in parameters(name):
+    for parameter in inspect.signature(flatten(command(name))).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             assert f"--{parameter.name.replace('_', '-')} " in shown
-        assert HELP[parameter.name][:30] in shown
+        text = parameter.annotation.__metadata__[0].help
+        assert text and text[:30] in shown
 
 
 def test_no_explanation_is_left_over():
-    tools = [tool for tool in TOOLS if tool != "store"]  # an app with its own words
-    commands = (*STAGES, *tools)
-    assert set(HELP) == {p.name for name in commands for p in parameters(name)}
+    read = set()
+    for name in (*STAGES, *TOOLS):
+        if name != "store":  # an app with its own words
+            hints, said = get_type_hints(command(name)), comments(command(name))
+            read |= {n for n, hint in hints.items() if not is_dataclass(hint) and n not in said}
+    assert set(ARGUMENTS) == read - {"return"}
 
 
 def test_an_unknown_option_is_refused():

@@ -7,7 +7,7 @@ import torch
 import toys
 from PIL import Image
 
-from pipeline.analysis.fewshot.fits import Rule
+from pipeline.analysis.fewshot.options import Rule
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source
 from pipeline.data.mask_files import read_ids, read_mask, read_patch, write_mask
@@ -15,7 +15,8 @@ from pipeline.data.palette import rgb
 from pipeline.editing.optimize import ByExtractor, ByExtractors, Forward
 from pipeline.editing.sampling import pieces as sampling_pieces
 from pipeline.editing.sampling import study as sampling
-from pipeline.editing.sampling.method import Search, draw_candidates, pick, sample_conditionally
+from pipeline.editing.sampling.method import draw_candidates, pick, sample_conditionally
+from pipeline.editing.sampling.options import FewShot, Search
 from pipeline.editing.sampling.targets import folder_masks, read_masks
 from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.generators.dcgan import DCGAN
@@ -26,6 +27,7 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import write_json
 from pipeline.runtime.weights import write_safetensors
 from pipeline.teachers.labels import FACE15
+from stages import flatten
 from stages.measure_sampling import measure_sampling
 from stages.sample_conditionally import sample_conditionally as tool
 
@@ -314,7 +316,7 @@ OPTIONS = {
 
 def measure(files, folder, **changed):
     out = [folder / name for name in ("sampled.zarr.zip", "metrics.json", "table.csv")]
-    measure_sampling(*files, *out, **(OPTIONS | changed))
+    flatten(measure_sampling)(*files, *out, **(OPTIONS | changed))
     return out
 
 
@@ -414,7 +416,8 @@ def test_a_complete_study_leaves_nothing_else(measured):
 def test_few_shot_fits_read_the_taps_of_the_lse(files, tmp_path):
     source = Source(str(files[0]), str(files[1]))
     study = sampling.open_study(source, files[2], files[3], files[4])
-    few = sampling.FewShot((1,), 1, 2, 0, Rule(0.5, 0.01, 3, 32))
+    rule = Rule(0.5, 0.01, 3, 32)
+    few = FewShot(shots=1, scs_shots=(), repeats=2, fewshot_seed=0, rule=rule)
     (method,) = sampling.fit_methods(tmp_path, study, few)
     judges = sampling_pieces.Judges(str(files[5]), str(files[6]), "celebamask15")
     taps = [tap.name for tap in sampling_pieces.segmenter((method,), judges, "cpu").taps]
@@ -446,7 +449,7 @@ def test_an_extractor_of_other_classes_is_refused(files, tmp_path):
 def test_the_tool_samples_for_a_mask(files, tmp_path):
     mask, out = tmp_path / "mask.png", tmp_path / "out"
     png(mask, np.zeros((24, 24)))
-    tool(files[0], files[4], target=[mask], out=out, samples=2, candidates=2, steps=2)
+    flatten(tool)(files[0], files[4], target=[mask], out=out, samples=2, candidates=2, steps=2)
     names = {"0_0.png", "0_0_mask.png", "0_1.png", "0_1_mask.png", "latents.npz"}
     assert {path.name for path in out.iterdir()} == names
     with Image.open(out / "0_1.png") as image, Image.open(out / "0_1_mask.png") as seen:

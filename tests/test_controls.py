@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,13 +20,13 @@ from pipeline.analysis.control_features import (
 )
 from pipeline.analysis.controls import (
     CONTROLS,
-    Settings,
     Study,
     fit_control,
     measure_controls,
     run_control,
     sample_columns,
 )
+from pipeline.analysis.options import Settings
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source, fill, plan_pixels, stream
 from pipeline.data.images import to_float
@@ -39,7 +40,7 @@ from pipeline.runtime.errors import InputError
 
 SIZE = 32
 SIZES = {"train": 12, "validation": 6, "test": 5, "pool": 0}
-SETTINGS = Settings((1e-2, 1e-5), 40, 100_000, seed=0, workers=1)
+SETTINGS = Settings((1e-2, 1e-5), 40, 100_000, ("rgb",))
 
 
 def random_images(seed=0):
@@ -126,7 +127,7 @@ def test_place_is_found_by_waves_and_not_by_color(placed, by_place):
     target = by_place["test/masks"]
     scores = {}
     for name in ("fourier", "rgb", "fourier_rgb"):
-        masks, facts = run_control(name, placed, SETTINGS)
+        masks, facts = run_control(name, placed, SETTINGS, 1)
         scores[name] = miou_dataset(masks, target, 4).mean
         assert facts["parameters"] == (facts["channels"] + 1) * 4, "with a bias"
     assert scores["fourier"] > 0.95 and scores["fourier_rgb"] > 0.95
@@ -138,7 +139,7 @@ def test_color_is_found_by_rgb_and_not_by_waves(tmp_path, checkpoints, by_color,
     study = study_of(tmp_path, checkpoints["dcgan"], images, masks)
     target, scores = masks["test/masks"], {}
     for name in ("fourier", "rgb"):
-        predicted, _ = run_control(name, study, SETTINGS)
+        predicted, _ = run_control(name, study, SETTINGS, 1)
         scores[name] = miou_dataset(predicted, target, 4).mean
     assert scores["rgb"] > 0.9
     assert scores["fourier"] < 0.4
@@ -204,7 +205,7 @@ def test_the_trained_features_give_the_lse_itself(placed):
     features = GeneratorFeatures(placed.source)
     train = sample_columns(placed, features, "train", 100_000, 1)
     held = sample_columns(placed, features, "validation", 25_000, 1)
-    settings = Settings(SETTINGS.l2, 8, 100_000)
+    settings = replace(SETTINGS, iterations=8)
     found = fit_control(train, held, 4, settings, False, SIZES["train"])
     assert (found.l2, found.iteration) == (facts["l2"], facts["iteration"])
     again = LSE(lse.classes, lse.taps)
@@ -269,7 +270,7 @@ def test_measured_differences_are_those_of_the_scores(placed, by_place):
     target = by_place["test/masks"]
     wrong = target.copy()
     wrong[:, :, :4] = 1
-    report, costs = measure_controls(["rgb"], placed, SETTINGS, wrong, {"teacher": target})
+    report, costs = measure_controls(placed, SETTINGS, wrong, {"teacher": target}, 1)
     lse, rgb = report["lse"]["against_teacher"], report["rgb"]["against_teacher"]
     for protocol, found in report["rgb"]["lse_minus_control"]["against_teacher"].items():
         by_hand = lse[protocol]["mean"] - rgb[protocol]["mean"]
@@ -283,18 +284,20 @@ def test_an_unknown_control_is_named_before_any_work(placed, by_place):
     known = "rgb, fourier, fourier_rgb, random_conv, reinitialized"
     assert ", ".join(CONTROLS) == known
     with pytest.raises(InputError, match=f"control 'color'; wanted one of {known}"):
-        measure_controls(["rgb", "color"], placed, SETTINGS, by_place["test/masks"], {})
+        settings = replace(SETTINGS, controls=("rgb", "color"))
+        measure_controls(placed, settings, by_place["test/masks"], {}, 1)
 
 
 def test_a_split_without_samples_is_named(placed):
     placed.pixels.plan.splits["validation"] = 0
     with pytest.raises(InputError, match="no samples in validation"):
-        run_control("rgb", placed, SETTINGS)
+        run_control("rgb", placed, SETTINGS, 1)
 
 
 def test_two_processes_measure_what_one_does(placed):
-    one, facts = run_control("random_conv", placed, Settings((0.01,), 5, 2000, 0, 1))
-    two, _ = run_control("random_conv", placed, Settings((0.01,), 5, 2000, 0, 2))
+    settings = Settings((0.01,), 5, 2000, ("random_conv",))
+    one, facts = run_control("random_conv", placed, settings, 1)
+    two, _ = run_control("random_conv", placed, settings, 2)
     np.testing.assert_array_equal(one, two)
     assert facts["channels"] == 316 + 3 + sum(c for _, c in levels(SIZE))
 

@@ -32,6 +32,7 @@ from pipeline.editing.directions.mask_changes import (
     z_scores,
 )
 from pipeline.editing.directions.method import Factors, random_directions
+from pipeline.editing.directions.options import Plan, Traversal, View
 from pipeline.editing.directions.probes import Prober, measure, trait_names
 from pipeline.editing.directions.report import (
     left_out_scores,
@@ -39,14 +40,16 @@ from pipeline.editing.directions.report import (
     range_report,
     spearman,
 )
-from pipeline.editing.directions.study import Plan, open_setup, run_study, write_study
-from pipeline.editing.directions.traversal import Directions, Start, traverse_file
+from pipeline.editing.directions.study import open_setup, run_study, write_study
+from pipeline.editing.directions.traversal import Directions, traverse_file
+from pipeline.editing.options import Start
 from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.generators.registry import load_generator
 from pipeline.reporting.directions import all_tables, draw_study, findings, write_strip
 from pipeline.reporting.tables import fold
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json
+from stages import flatten
 from stages.find_directions import find_directions
 from stages.traverse_direction import traverse_direction
 
@@ -281,7 +284,7 @@ def setup(checkpoints, latents, tmp_path_factory):
     torch.manual_seed(0)
     save_extractor(path, LSE(toys.CLASSES, generator.taps), {"name": "lse"})
     source = Source(str(checkpoints[FAMILY]), str(latents[FAMILY]))
-    return open_setup(source, path, 8, 32, 3, 2)
+    return open_setup(source, path, View(3, 2, 8, 32))
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +310,7 @@ def test_samples_step_either_way_and_effects_are_along_the_direction(setup):
     ahead, back = (measure(setup, sign * vector, range(8), 1.0)["effects"] for sign in (1, -1))
     areas_of = slice(len(toys.CLASSES))
     assert not np.allclose(ahead[:, areas_of], -back[:, areas_of]), "even effects are there"
-    one = replace(setup, samples=1, color_samples=1)
+    one = replace(setup, view=replace(setup.view, samples=1, color_samples=1))
     ahead_one = measure(one, vector, range(8), 1.0)["effects"]
     np.testing.assert_allclose(ahead_one, ahead[:1], atol=1e-6)
 
@@ -393,7 +396,7 @@ def test_tables_findings_and_the_figure_are_made_of_a_report(study, written, tmp
 )
 def test_more_samples_than_there_are_is_refused(setup, samples, color_samples):
     with pytest.raises(InputError, match="wanted 1 <= color_samples <= samples <= 3"):
-        open_setup(setup.source, Path(setup.extractor), 8, 32, samples, color_samples)
+        open_setup(setup.source, Path(setup.extractor), View(samples, color_samples, 8, 32))
 
 
 @pytest.mark.parametrize(
@@ -412,7 +415,7 @@ def test_a_plan_that_cannot_be_is_refused(setup, masks, tmp_path, change, said):
 def test_files_of_two_studies_are_refused(setup, checkpoints, latents, written):
     foreign = Source(str(checkpoints["dcgan"]), str(latents["dcgan"]))
     with pytest.raises(InputError, match="name files of one study"):
-        open_setup(foreign, Path(setup.extractor), None, 32, 1, 1)
+        open_setup(foreign, Path(setup.extractor), View(1, 1, 32, 32))
     with pytest.raises(InputError, match="directions and a generator of one study"):
         Directions(written / "directions.safetensors").check(checkpoints["dcgan"])
     with pytest.raises(InputError, match="which holds no directions"):
@@ -430,23 +433,10 @@ def test_masks_of_other_classes_are_refused(setup, tmp_path):
 
 
 def traversal(setup, written, name="all/sefa/1", without=(), absolute=False, **start):
-    where = Start(
-        **({"latents": None, "split": "test", "row": 0, "seed": 3} | start), truncation_psi=None
-    )
-    path = written / "directions.safetensors"
-    files = Path(setup.source.checkpoint), path
-    return traverse_file(
-        *files,
-        name,
-        [-2.0, 0.0, 2.0],
-        without=list(without),
-        absolute=absolute,
-        start=where,
-        extractor=Path(setup.extractor),
-        size=16,
-        compute="float32",
-        device="cpu",
-    )
+    where = Start(**({"seed": 3} | start))
+    how = Traversal(name, (-2.0, 0.0, 2.0), tuple(without), absolute, mask_size=16)
+    files = Path(setup.source.checkpoint), written / "directions.safetensors"
+    return traverse_file(*files, how, where, Path(setup.extractor), "float32", "cpu")
 
 
 def test_a_traversal_moves_by_sd_of_w_and_writes_what_it_shows(setup, written, tmp_path):
@@ -510,11 +500,12 @@ def test_the_stage_and_the_tool_leave_whole_files(setup, masks, tmp_path):
     source = setup.source
     inputs = Path(source.checkpoint), Path(source.latents), masks, Path(setup.extractor)
     outs = tmp_path / "toy", tmp_path / "toy.json"
-    find_directions(*inputs, *outs, **options, compute="float32", device="cpu", workers=1)
+    flatten(find_directions)(*inputs, *outs, **options, compute="float32", device="cpu", workers=1)
     assert {path.name for path in tmp_path.iterdir()} - {"store"} == {"toy", "toy.json"}
     report = read_json(outs[1])
     assert report["ranges"]["all"]["directions"][0]["image_change"]["low"] is None, "one image"
     found = outs[0] / "directions.safetensors"
-    traverse_direction(inputs[0], found, tmp_path / "strip", alphas=[0.0, 1.0], device="cpu")
+    strip = tmp_path / "strip"
+    flatten(traverse_direction)(inputs[0], found, strip, alphas=[0.0, 1.0], device="cpu")
     names = {path.name for path in (tmp_path / "strip").iterdir()}
     assert names == {"strip.png", "0.png", "1.png", "latents.npz"}

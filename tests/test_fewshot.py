@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.analysis.fewshot import selection
-from pipeline.analysis.fewshot.fits import Rule, Task, fit, fit_parts
+from pipeline.analysis.fewshot.fits import Task, fit, fit_parts
+from pipeline.analysis.fewshot.options import Draws, Rule, Sweep
 from pipeline.analysis.fewshot.pool import annotate
 from pipeline.analysis.fewshot.scores import IOU, fit_costs, report, statistics
 from pipeline.analysis.fewshot.strategies import (
@@ -23,7 +24,7 @@ from pipeline.analysis.fewshot.strategies import (
     entropy,
     select_and_solve,
 )
-from pipeline.analysis.fewshot.sweeps import Sweep, fit_fewshot, sweep_fewshot
+from pipeline.analysis.fewshot.sweeps import fit_fewshot, sweep_fewshot
 from pipeline.data.arrays import write_group
 from pipeline.data.features import Source, stream
 from pipeline.data.inputs import Study, open_study
@@ -34,8 +35,9 @@ from pipeline.generators.taps import Tap
 from pipeline.metrics.iou import PixelCounts, intersection_union
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import write_json
+from pipeline.runtime.options import comments
 from pipeline.runtime.weights import read_safetensors
-from stages.help import HELP
+from stages import flatten
 
 UNKNOWN = "selection 'clever'; wanted one of random, diverse, uncertain, committee"
 SIZES = {"train": 8, "validation": 0, "test": 12, "pool": 12}
@@ -287,12 +289,12 @@ def test_scaling_keeps_the_mean_power_at_one():
 
 
 def test_a_planted_extractor_is_found_from_six_samples(study, float32):
-    fitted, rows = fit_fewshot(study, 6, 2, 0, RULE, 1)
+    fitted, rows = fit_fewshot(study, Draws(6, 2, 0), RULE, 1)
     assert all(row["miou_dataset"] > 70 for row in rows), rows
     assert [row["labeled_pixels"] for row in rows] == [6 * 32 * 32] * 2
     used = [set(one.task.rows) for one in fitted]
     assert len(used[0]) == len(used[1]) == 6 and not used[0] & used[1]
-    one = fit_fewshot(study, 1, 2, 0, RULE, 1)[1]
+    one = fit_fewshot(study, Draws(1, 2, 0), RULE, 1)[1]
     assert np.mean([r["miou_dataset"] for r in one]) < np.mean([r["miou_dataset"] for r in rows])
 
 
@@ -467,12 +469,12 @@ def test_a_pixel_store_of_another_study_is_refused(study):
 
 def test_masks_of_another_study_are_refused(study, masks):
     with pytest.raises(InputError, match="name the masks and the latents of one study"):
-        sweep_fewshot(Study(study.source, str(masks)), Sweep([1], 1, [], [], [], 0), RULE, 1)
+        sweep_fewshot(Study(study.source, str(masks)), Sweep((1,), 1, (), (), (), 0), RULE, 1)
 
 
 @pytest.fixture(scope="module")
 def rows(study):
-    sweep = Sweep([1, 3], 2, SELECTIONS, [24, 60], [1, 3], 0)
+    sweep = Sweep((1, 3), 2, tuple(SELECTIONS), (24, 60), (1, 3), 0)
     return sweep_fewshot(study, sweep, RULE, 1)
 
 
@@ -489,7 +491,7 @@ def test_a_sweep_has_a_row_for_every_extractor(rows):
 
 
 def test_a_fit_alone_scores_as_in_the_sweep(study, rows):
-    alone = fit_fewshot(study, 3, 2, 0, RULE, 1)[1]
+    alone = fit_fewshot(study, Draws(3, 2, 0), RULE, 1)[1]
     within = [
         r for r in rows if (r["candidates"], r["annotation"], r["shots"]) == ("pool", "full", 3)
     ]
@@ -501,7 +503,7 @@ def test_a_fit_alone_scores_as_in_the_sweep(study, rows):
 
 @pytest.mark.parametrize("strategy", ["diverse", *QUERIES])
 def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy):
-    fitted, alone = fit_fewshot(study, 3, 2, 0, RULE, 1, strategy)
+    fitted, alone = fit_fewshot(study, Draws(3, 2, 0, strategy), RULE, 1)
     halves = selection.candidates(study.pool, 2, 0)
     for one, half in zip(fitted, halves, strict=True):
         assert len(one.task.rows) == 3 and set(one.task.rows) <= set(half.tolist())
@@ -513,13 +515,13 @@ def test_a_strategy_picks_for_a_fit_alone_as_in_the_sweep(study, rows, strategy)
 
 def test_unknown_names_and_budgets_are_one_sentence(study):
     with pytest.raises(InputError, match=UNKNOWN):
-        sweep_fewshot(study, Sweep([1], 2, ["clever"], [], [], 0), RULE, 1)
+        sweep_fewshot(study, Sweep((1,), 2, ("clever",), (), (), 0), RULE, 1)
     with pytest.raises(InputError, match=UNKNOWN):
-        fit_fewshot(study, 1, 2, 0, RULE, 1, "clever")
+        fit_fewshot(study, Draws(1, 2, 0, "clever"), RULE, 1)
     with pytest.raises(InputError, match="a stroke budget of 2 pixels over 3 images"):
-        sweep_fewshot(study, Sweep([1], 2, [], [2], [1, 3], 0), RULE, 1)
+        sweep_fewshot(study, Sweep((1,), 2, (), (2,), (1, 3), 0), RULE, 1)
     with pytest.raises(InputError, match="2 disjoint draws of 7 samples from a pool of 12"):
-        sweep_fewshot(study, Sweep([7], 2, [], [], [], 0), RULE, 1)
+        sweep_fewshot(study, Sweep((7,), 2, (), (), (), 0), RULE, 1)
 
 
 def test_statistics_by_hand():
@@ -568,8 +570,8 @@ def arguments(study, folder):
 
 
 def test_help_names_every_strategy():
-    for option in ("selection", "selections"):
-        assert all(name in HELP[option] for name in SELECTIONS)
+    for text in (comments(Draws)["selection"], comments(Sweep)["selections"]):
+        assert all(name in text for name in SELECTIONS)
 
 
 @pytest.mark.parametrize("strategy", QUERIES)
@@ -577,10 +579,10 @@ def test_fit_fewshot_asks_in_rounds(study, float32, tmp_path, strategy):
     from stages.fit_fewshot import fit_fewshot
 
     paths, options = arguments(study, tmp_path)
-    fit_fewshot(*paths, shots=3, selection=strategy, **options)
+    flatten(fit_fewshot)(*paths, shots=3, selection=strategy, **options)
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert (found["shots"], found["selection"], found["repeats"]) == (3, strategy, 2)
-    rule = Rule(*(options[key] for key in ("power", "l2", "iterations", "pixels_per_sample")))
+    rule = Rule(**{name: options[name] for name in vars(RULE)})
     pool = annotate(study, {row: [0] for row in range(12)}, 32, unlabeled=True)
     rounds = select_and_solve(study, pool, [strategy], [1, 3], 2, 0, rule)
     written = [read_safetensors(path)[1] for path in sorted((tmp_path / "out").iterdir())]
@@ -594,7 +596,7 @@ def test_fit_fewshot_writes_an_extractor_a_repeat(study, tmp_path):
     from stages.fit_fewshot import fit_fewshot
 
     paths, options = arguments(study, tmp_path)
-    fit_fewshot(*paths, shots=2, selection="random", **options)
+    flatten(fit_fewshot)(*paths, shots=2, selection="random", **options)
     written = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in written] == ["0.safetensors", "1.safetensors"]
     assert load_extractor(written[0]).taps == study.taps
@@ -618,7 +620,7 @@ def test_sweep_fewshot_writes_a_table(study, tmp_path):
 
     paths, options = arguments(study, tmp_path)
     kinds = {"selections": ["random", "committee"], "stroke_budgets": [8], "stroke_images": [2]}
-    sweep_fewshot(*paths, sweep_shots=[1], **kinds, **options)
+    flatten(sweep_fewshot)(*paths, sweep_shots=[1], **kinds, **options)
     with open(tmp_path / "out") as file:
         table = list(csv.DictReader(file))
     assert [row["annotation"] for row in table] == ["full"] * 2 + ["strokes"] * 2 + ["full"] * 4

@@ -10,7 +10,8 @@ from PIL import Image
 from pipeline.analysis.geometry import centers as geometry
 from pipeline.analysis.geometry import tap_fits
 from pipeline.analysis.geometry.fair_sampling import SCALES, fair_similarity
-from pipeline.analysis.geometry.study import SHARES, Settings, measure_geometry
+from pipeline.analysis.geometry.options import Settings
+from pipeline.analysis.geometry.study import SHARES, measure_geometry
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.features import Source, fill, plan_pixels, stream
 from pipeline.data.inputs import Study
@@ -33,7 +34,6 @@ SETTINGS = Settings(
     fair_images=8,
     shown=2,
     seed=0,
-    workers=1,
 )
 
 
@@ -76,7 +76,7 @@ def measured(tmp_path_factory, checkpoints):
         plan = plan_pixels(facts, len(mean), "float16", splits, 8)
         store = fill(plan, source, taps, 1.0, 1, str(folder / "masks.zarr.zip"))
         study = Study(source, str(folder / "masks.zarr.zip"))
-        report, pictures = measure_geometry(study, store, planted, SETTINGS)
+        report, pictures = measure_geometry(study, store, planted, SETTINGS, 1)
     return folder, study, store, planted, json.loads(json.dumps(report)), pictures
 
 
@@ -154,20 +154,21 @@ def test_an_lse_of_another_study_is_one_sentence(measured):
         (NSE1(toys.CLASSES, planted.taps), "NSE1"),
     ):
         with pytest.raises(InputError, match=message):
-            measure_geometry(study, store, wrong, SETTINGS)
+            measure_geometry(study, store, wrong, SETTINGS, 1)
 
 
 def test_no_taps_to_select_is_one_sentence(measured):
     _, study, store, planted, _, _ = measured
     with pytest.raises(InputError, match="greedy_taps 0 and shown 2"):
-        measure_geometry(study, store, planted, replace(SETTINGS, greedy_taps=0))
+        measure_geometry(study, store, planted, replace(SETTINGS, greedy_taps=0), 1)
 
 
 def test_pools_of_too_large_parts_are_one_sentence(measured):
     study = measured[1]
     scale = np.ones(sum(tap.channels for tap in study.taps), np.float32)
     with pytest.raises(InputError, match="no training image with 2000 pixels of a class"):
-        fair_similarity(study, scale, 2000, 4000, 8, 0, 1)
+        settings = replace(SETTINGS, fair_pixels=2000, fair_pool=4000)
+        fair_similarity(study, scale, settings, 1)
 
 
 def test_tables_findings_and_figures(measured, tmp_path):

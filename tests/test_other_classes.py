@@ -24,6 +24,7 @@ from pipeline.reporting.palette import COLORS, class_colors, colorize, rgb
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import write_json
 from pipeline.teachers.labeling import Job, label_images
+from stages import flatten
 from stages.judge_teacher import judge_teacher
 
 SIZES = {"train": 8, "test": 3}
@@ -150,7 +151,7 @@ def test_every_class_has_a_color_of_its_own(count):
 
 
 def test_a_judge_of_other_classes_is_refused(metrics, tmp_path):
-
+    judge = flatten(judge_teacher)
     folder, *_ = metrics
     arguments = (
         folder / "images.zarr.zip",
@@ -161,6 +162,8 @@ def test_a_judge_of_other_classes_is_refused(metrics, tmp_path):
     with pytest.raises(
         InputError, match=r"with classes bg, skin, .*; wanted the teacher's: nothing"
     ):
-        judge_teacher(*arguments, *outs, labels="celebamask15", device="cpu", workers=1)
-    judge_teacher(*arguments, *outs, labels=str(folder / "scene.yaml"), device="cpu", workers=1)
+        judge(*arguments, *outs, labels="celebamask15", device="cpu", workers=1)
+    flatten(judge_teacher)(
+        *arguments, *outs, labels=str(folder / "scene.yaml"), device="cpu", workers=1
+    )
     assert json.loads(outs[1].read_text())["miou_dataset"]["mean"] == 100.0, "the same network"

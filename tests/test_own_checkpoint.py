@@ -17,6 +17,7 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256
 from pipeline.runtime.parameters import check_parameters, read_yaml
 from pipeline.runtime.weights import read_safetensors
+from stages import flatten
 from stages.check_params import check_params, options
 from stages.fetch_checkpoint import fetch_checkpoint
 
@@ -33,7 +34,7 @@ def published(request, tmp_path):
 
 def fetch(folder, file, **options):
     checkpoint = folder / "checkpoint.safetensors"
-    fetch_checkpoint(checkpoint, file=file, sha256=sha256(file), **options)
+    flatten(fetch_checkpoint)(checkpoint, file=file, sha256=sha256(file), **options)
     return checkpoint
 
 
@@ -71,7 +72,8 @@ def test_wrong_studies_get_a_sentence(tmp_path, options, message):
     file = tmp_path / "x.pkl"
     file.write_bytes(WRITERS["stylegan2"]())
     with pytest.raises(InputError, match=message):
-        fetch_checkpoint(tmp_path / "out", **{"file": file, "sha256": sha256(file)} | options)
+        load = {"file": file, "sha256": sha256(file)} | options
+        flatten(fetch_checkpoint)(tmp_path / "out", **load)
     assert not (tmp_path / "out").exists()
 
 
@@ -82,7 +84,7 @@ def test_a_file_is_found_beside_the_project(tmp_path, monkeypatch):
     file.write_bytes(WRITERS["stylegan2"]())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    fetch_checkpoint(tmp_path / "out", file=Path("weights/x.pkl"), sha256=sha256(file))
+    flatten(fetch_checkpoint)(tmp_path / "out", file=Path("weights/x.pkl"), sha256=sha256(file))
     assert load_generator(tmp_path / "out").family == "stylegan2"
 
 

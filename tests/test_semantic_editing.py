@@ -12,10 +12,10 @@ from PIL import Image
 
 from pipeline.data.arrays import Group, write_group
 from pipeline.editing.optimize import ByExtractor, Rendered
+from pipeline.editing.options import Start
 from pipeline.editing.semantic.cases import Samples, Setup, choose_cases, pick_z, see
 from pipeline.editing.semantic.files import parse_edit
 from pipeline.editing.semantic.method import (
-    Rule,
     by_color,
     by_mask,
     cross_entropy,
@@ -24,9 +24,10 @@ from pipeline.editing.semantic.method import (
     squared_norm,
     within,
 )
+from pipeline.editing.semantic.options import Rule, Success
 from pipeline.editing.semantic.outcomes import edit_cases, edit_together
 from pipeline.editing.semantic.scores import kept_iou, lab_change, region_iou, summarize
-from pipeline.editing.semantic.study import Success, run_study, write_study
+from pipeline.editing.semantic.study import run_study, write_study
 from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.generators.dcgan import DCGAN
 from pipeline.generators.registry import load_generator
@@ -36,6 +37,7 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json
 from pipeline.runtime.weights import read_safetensors, write_safetensors
 from pipeline.teachers.labels import FACE15
+from stages import flatten
 
 
 def test_cross_entropy_is_the_mean_over_pixels_of_each_sample():
@@ -323,11 +325,11 @@ def test_latents_of_another_generator_are_refused(setup, source, tmp_path):
     arrays = {"test/z": source.z}
     write_group(tmp_path / "foreign.zarr.zip", arrays, {"generator": "0" * 16})
     with pytest.raises(InputError, match="of the same study"):
-        pick_z(setup, tmp_path / "foreign.zarr.zip", "test", 0, 0)
+        pick_z(setup, Start(tmp_path / "foreign.zarr.zip"))
     write_group(tmp_path / "own.zarr.zip", arrays, {})
-    assert (pick_z(setup, tmp_path / "own.zarr.zip", "test", 1, 0) == source.z[1]).all()
+    assert (pick_z(setup, Start(tmp_path / "own.zarr.zip", row=1)) == source.z[1]).all()
     with pytest.raises(InputError, match="row 3 of test"):
-        pick_z(setup, tmp_path / "own.zarr.zip", "test", 3, 0)
+        pick_z(setup, Start(tmp_path / "own.zarr.zip", row=3))
 
 
 def test_an_extractor_of_other_classes_is_refused(setup, source, edits, tmp_path):
@@ -340,7 +342,9 @@ def test_an_extractor_of_other_classes_is_refused(setup, source, edits, tmp_path
 
 
 def test_one_sample_is_edited_by_ones_own_file(setup, edits, tmp_path):
-    from stages.edit_semantics import edit_semantics
+    from stages.edit_semantics import edit_semantics as stage
+
+    edit_semantics = flatten(stage)
 
     (tmp_path / "mine.json").write_text(edits[0].content)
     given = (Path(setup.checkpoint), Path(setup.teacher))

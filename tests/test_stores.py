@@ -362,13 +362,14 @@ def stage_words(folder: Path, checkpoint: Path, latents: Path) -> list[str]:
 
 def run_stage(words: list[str], monkeypatch) -> dict:
     """The stage as its command line runs it, in this process."""
-    from stages import cache_features
+    from stages import cache_features, flatten
 
     monkeypatch.setattr(sys, "argv", ["cache_features", *words])
     paths = [Path(word) for word in words if not word.startswith("--")]
     pairs = [word[2:].replace("-", "_").split("=") for word in words if word.startswith("--")]
-    hints = get_type_hints(cache_features.cache_features)
-    cache_features.cache_features(*paths, **{name: hints[name](value) for name, value in pairs})
+    command = flatten(cache_features.cache_features)
+    hints = get_type_hints(command)
+    command(*paths, **{name: hints[name](value) for name, value in pairs})
     return read_json(paths[2])
 
 

@@ -13,7 +13,6 @@ from pipeline.editing.style import scores as scores
 from pipeline.editing.style import tasks
 from pipeline.editing.style.catalog import (
     Catalog,
-    ClusterRule,
     Scaler,
     at_size,
     build_catalog,
@@ -22,7 +21,8 @@ from pipeline.editing.style.catalog import (
     read_catalog,
     write_catalog,
 )
-from pipeline.editing.style.plan import Plan, choose_pairs, class_groups, parse_parts, strengths
+from pipeline.editing.style.options import ClusterRule, Plan, parse_parts
+from pipeline.editing.style.plan import choose_pairs, class_groups
 from pipeline.extractors.networks import LSE, save_extractor
 from pipeline.generators.registry import load_generator
 from pipeline.generators.taps import Tap
@@ -30,6 +30,7 @@ from pipeline.reporting import style, tables
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.weights import read_safetensors, write_safetensors
+from stages import flatten
 from stages.cache_features import cache_features
 from stages.edit_style import edit_style
 
@@ -69,13 +70,13 @@ def planted(tmp_path, store_root):
 
 
 # A class has a fifth of the pixels, so the union of all clusters has an IoU of .2 by chance.
-RULE = ClusterRule(samples=6, held_out=3, restarts=5, normalization="dataset", min_iou=0.5)
+RULE = ClusterRule(cluster_samples=6, held_out=3, restarts=5, normalization="dataset", min_iou=0.5)
 GROUPS = {"skin": [1], "nose": [2], "hair": [3], "face": [1, 2]}
 
 
 @pytest.mark.parametrize("normalization", ["image", "dataset"])
 def test_planted_classes_are_named(planted, normalization):
-    rule = ClusterRule(samples=6, held_out=3, restarts=5, normalization=normalization)
+    rule = ClusterRule(cluster_samples=6, held_out=3, restarts=5, normalization=normalization)
     found = build_catalog(*planted, GROUPS, "b", 5, rule)
     assert len(found.unions["skin"]) == 2 and len(found.unions["hair"]) == 1
     assert sorted(found.unions["face"]) == sorted(found.unions["skin"] + found.unions["nose"])
@@ -106,7 +107,7 @@ def test_candidates_are_the_first_taps_of_their_resolution(planted):
 
 @pytest.mark.parametrize("normalization", ["image", "dataset"])
 def test_a_catalog_is_plain_data_and_comes_back(planted, tmp_path, normalization):
-    rule = ClusterRule(samples=6, held_out=3, restarts=1, normalization=normalization)
+    rule = ClusterRule(cluster_samples=6, held_out=3, restarts=1, normalization=normalization)
     made = build_catalog(*planted, GROUPS, "b", 5, rule)
     write_catalog(tmp_path, made, {"s": np.full((5, 3), 0.5)}, {"generator": "x"})
     assert sorted(path.name for path in tmp_path.glob("catalog*")) == [
@@ -158,7 +159,7 @@ def test_parts_and_their_classes():
 
 
 def test_the_control_is_asked_for_style_methods_only():
-    plan = Plan({}, strengths=strengths([1, 2], [3], [0.5]))
+    plan = Plan((), epsilons=(1, 2), lambdas=(3,), interpolations=(0.5,))
     control = plan.keys("control", ["nose"])
     methods = ("sequential", "sequential", "simultaneous", "global")
     assert [key[1] for key in control] == list(methods)
@@ -283,7 +284,7 @@ def study(tmp_path, checkpoints, latents, masks):
         shape = {"label_size": 32, "max_tap_resolution": 16, "samples_per_shard": 4, "max_gib": 1}
         how = {"stored": "float16", "compute": "float32", "device": "cpu", "workers": 1}
         known = (paths["checkpoint"], paths["latents"], paths["features"], paths["images"])
-        cache_features(*known, **shape, **how)
+        flatten(cache_features)(*known, **shape, **how)
         lse = LSE(toys.CLASSES, network.taps[:3])  # its weights are of no matter here
         save_extractor(paths["extractor"], lse, {})
         per_class = dict.fromkeys(toys.CLASSES, 80.0)
@@ -316,13 +317,13 @@ def test_the_stage_edits_and_scores_and_goes_on_after_a_kill(
 
     monkeypatch.setattr(tasks, "edit_pair", killed)
     with pytest.raises(KeyboardInterrupt):
-        edit_style(**paths, **OPTIONS)
+        flatten(edit_style)(**paths, **OPTIONS)
     assert not paths["metrics"].exists() and not paths["styled"].exists()
     kept = list((store_root / "pieces" / "style_edits").glob("*.npz"))
     assert len(kept) == 2, "contributions of the trained generator and of the control"
     monkeypatch.setattr(tasks, "edit_pair", whole)
     monkeypatch.setattr(tasks, "measure_contributions", None)  # nothing is measured twice
-    edit_style(**paths, **OPTIONS)
+    flatten(edit_style)(**paths, **OPTIONS)
 
     found = read_json(paths["metrics"])
     assert found["layer"] in layers and found["left_out"] == []
@@ -386,7 +387,7 @@ def test_contributions_do_not_depend_on_the_set_of_taps(tmp_path, checkpoints, l
 @pytest.mark.parametrize("family", ["dcgan", "pggan"])
 def test_a_family_without_styles_is_skipped(study, family):
     paths = study(family)
-    edit_style(**paths, **OPTIONS)
+    flatten(edit_style)(**paths, **OPTIONS)
     assert f"{family} has no style scales" in read_json(paths["metrics"])["skipped"]
     assert list(paths["styled"].iterdir()) == [paths["styled"] / "catalog.json"]
     style.draw_study(paths["styled"], {}, paths["styled"].with_name("figures"), 2)
@@ -409,5 +410,5 @@ def test_a_family_without_styles_is_skipped(study, family):
 def test_bad_input_is_said(study, change, said):
     paths = study("mobile_stylegan")
     with pytest.raises(InputError, match=said):
-        edit_style(**paths, **OPTIONS | change)
+        flatten(edit_style)(**paths, **OPTIONS | change)
     assert not paths["metrics"].exists()

@@ -12,8 +12,9 @@ from pipeline.teachers import training as teacher_training
 from pipeline.teachers.faces import Pairs, load_pairs
 from pipeline.teachers.labels import label_space
 from pipeline.teachers.networks import UNet
+from pipeline.teachers.options import Recipe
 from pipeline.teachers.registry import load_teacher
-from pipeline.teachers.training import NETWORKS, Recipe, split, train
+from pipeline.teachers.training import NETWORKS, split, train
 
 RECIPE = Recipe(
     architecture="unet",

@@ -14,6 +14,7 @@ from pipeline.teachers.labeling import Job, label_images, label_rows, label_sele
 from pipeline.teachers.labels import CELEBAMASK19, FLIP19, LABEL_SPACES
 from pipeline.teachers.networks import NETWORKS
 from pipeline.teachers.registry import load_teacher
+from stages import flatten
 from stages.label_selected import label_selected as label_stage
 
 SKIN, L_EYE, R_EYE, HAIR = (CELEBAMASK19.index(n) for n in ("skin", "l_eye", "r_eye", "hair"))
@@ -207,7 +208,7 @@ def test_the_stage_labels_the_selected_classes(tmp_path, stored_images, teacher_
     write_group(full, masks, {"classes": list(CELEBAMASK19), "teacher": "x"})
     write_json(selection, {"kept": ["skin", "hair"]})
     options = {"labels": "celebamask19", "device": "cpu", "workers": 1}
-    label_stage(stored_images, teacher_weights, full, selection, out, **options)
+    flatten(label_stage)(stored_images, teacher_weights, full, selection, out, **options)
     found, images = Group(out), Group(stored_images).read("test", "images")
     assert found.attributes["classes"] == ["bg", "skin", "hair"]
     teacher = load_teacher(teacher_weights, "celebamask19", keep=["skin", "hair"])

@@ -145,7 +145,7 @@ class ImageFeatures(Features):
 @lru_cache(maxsize=4)
 def image_size(images: str) -> int:
     """Side of the stored images, px."""
-    return Group(images).read("test", "images", slice(0, 1)).shape[-1]
+    return Group(images).label_size
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ above these. Pixels, weights, L2 candidates, validation rule and test samples ar
 features stream by and only the sampled pixels are kept, in memory.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipeline.analysis.control_features import (
     Reinitialized,
     image_size,
 )
+from pipeline.analysis.options import Settings
 from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.data.pixels import hypercolumns
@@ -74,17 +75,6 @@ class Study:
         if control.parts:
             return ImageFeatures(self.images, control.parts, seed, self.source.device)
         return GeneratorFeatures(Reinitialized(**vars(self.source), seed=seed))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a control is fitted: as the LSE, see fit_lse."""
-
-    l2: tuple[float, ...]
-    iterations: int
-    pixel_budget: int
-    seed: int = 0
-    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -190,12 +180,14 @@ def predict_control(
     return np.concatenate(list(workers.run(_predict, tasks, f"segmenting {split}", processes)))
 
 
-def run_control(name: str, study: Study, settings: Settings) -> tuple[np.ndarray, dict]:
+def run_control(
+    name: str, study: Study, settings: Settings, num_workers: int = 0
+) -> tuple[np.ndarray, dict]:
     """Fit a control as the LSE was fitted; its masks of the test split, and the fit's facts."""
     bias = CONTROLS[choose("control", name, CONTROLS)].bias
     features, facts = study.features(name, settings.seed), study.pixels.plan.facts
     train, held = (
-        sample_columns(study, features, split, budget, settings.workers)
+        sample_columns(study, features, split, budget, num_workers)
         for split, budget in (
             ("train", settings.pixel_budget),
             ("validation", settings.pixel_budget // 4),
@@ -205,7 +197,7 @@ def run_control(name: str, study: Study, settings: Settings) -> tuple[np.ndarray
     fitted = fit_control(train, held, facts["num_classes"], settings, bias, samples)
     pixels, channels = train.x.shape
     del train, held  # the test split needs the memory
-    masks = predict_control(study, features, fitted, "test", settings.workers)
+    masks = predict_control(study, features, fitted, "test", num_workers)
     say(f"{name}: L2 {fitted.l2} at iteration {fitted.iteration}: {100 * fitted.miou:.2f}")
     return masks, {
         "l2": fitted.l2,
@@ -219,25 +211,25 @@ def run_control(name: str, study: Study, settings: Settings) -> tuple[np.ndarray
 
 
 def measure_controls(
-    names: Sequence[str],
     study: Study,
     settings: Settings,
     predicted: np.ndarray,  # the LSE's masks of the test split
     targets: Mapping[str, np.ndarray],  # masks of the test split, by who drew them
+    num_workers: int = 0,
 ) -> tuple[dict, dict]:
     """Every control's scores against each target, and how far the LSE is above it; the costs.
 
     `lse_minus_control` holds, per target and protocol, the difference in points of mIoU and its
     95 % interval over images resampled in pairs.
     """
-    for name in names:  # before any work
+    for name in settings.controls:  # before any work
         choose("control", name, CONTROLS)
     classes = study.pixels.plan.facts["classes"]
     lse = {who: _counts(predicted, masks, len(classes)) for who, masks in targets.items()}
     costs: dict = {}
     report: dict = {"lse": {f"against_{who}": summary(lse[who], classes) for who in targets}}
-    for name in names:
-        (masks, facts), costs[name] = timed(run_control, name, study, settings)
+    for name in settings.controls:
+        (masks, facts), costs[name] = timed(run_control, name, study, settings, num_workers)
         report[name] = facts | {"lse_minus_control": {}}
         for who, target in targets.items():
             counts = _counts(masks, target, len(classes))

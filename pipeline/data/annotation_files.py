@@ -85,5 +85,5 @@ def open_pool(source: Source, masks: str | Path) -> Pool:
         latents.attributes["truncation_psi"],
         sha256(source.checkpoint),
         tuple(labels.attributes["classes"]),
-        labels.read("pool", "masks", slice(0, 1)).shape[-1],
+        labels.label_size,
     )

@@ -18,6 +18,7 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic
 
 ROWS_PER_CHUNK, BYTES_PER_CHUNK = 1024, 2**21  # at most; zarr holds a chunk several times over
+SIZED = (".masks", ".images")  # arrays whose last axis is the label size
 
 
 @runtime_checkable
@@ -80,6 +81,14 @@ class Group:
     def splits(self) -> dict[str, int]:
         """Samples per split."""
         return {name.split(".")[0]: array.shape[0] for name, array in sorted(self._root.arrays())}
+
+    @property
+    def label_size(self) -> int:
+        """Side of the group's masks or images, px."""
+        sizes = [x.shape[-1] for name, x in self._root.arrays() if name.endswith(SIZED)]
+        if not sizes:
+            raise InputError(f"{self.path} without masks", "masks or images", "name their group")
+        return sizes[0]
 
     def read(self, split: str, name: str, rows: slice = slice(None)) -> np.ndarray:
         """The rows of one array."""

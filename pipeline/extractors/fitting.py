@@ -15,9 +15,10 @@ from pipeline.data.features import decode
 from pipeline.data.stores import Store
 from pipeline.extractors import problems, solvers
 from pipeline.extractors.networks import LSE, Extractor, build
+from pipeline.extractors.options import Training
 from pipeline.extractors.recipe import CachedSamples, fit_adam
 from pipeline.extractors.registry import variant
-from pipeline.extractors.training import Schedule, train
+from pipeline.extractors.training import Schedule, rate_of, train
 from pipeline.generators.taps import Tap, select
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.pieces import Kind
@@ -246,6 +247,18 @@ def fit_nonlinear(
     extractor = build(name, classes, taps, nse2_width, align_corners)
     facts = train(extractor, train_on, held, schedule)
     return extractor.eval().requires_grad_(False), facts | extractor.settings
+
+
+def schedule_of(name: str, training: Training, study: str = "") -> Schedule:
+    """The training schedule of an extractor, at its own learning rate in this study."""
+    return Schedule(
+        steps=training.steps,
+        batch=training.batch,
+        window=training.window,
+        learning_rate=rate_of(name, training.learning_rates, study),
+        looks=training.looks,
+        patience=training.patience,
+    )
 
 
 def _cached_taps(features: Store, pixels: Store) -> tuple[list[Tap], bool]:

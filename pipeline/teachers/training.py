@@ -1,7 +1,7 @@
 """Train a face-parsing network on a folder of images and masks: resumable, on CPU or GPU."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,30 +17,10 @@ from pipeline.runtime.weights import read_safetensors, write_safetensors
 from pipeline.teachers.faces import Pairs, augment, load_pairs, sampling_weights
 from pipeline.teachers.labels import CELEBAMASK19, label_space
 from pipeline.teachers.networks import NETWORKS
+from pipeline.teachers.options import Recipe
 from pipeline.teachers.registry import INPUT_SIZE, Teacher
 
 NUM_CLASSES = len(CELEBAMASK19)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What determines the weights, beside the data."""
-
-    architecture: str
-    train: int
-    validation: int
-    test: int
-    train_part: str
-    steps: int
-    batch: int
-    learning_rate: float
-    seed: int
-    polish: int = 0  # steps of a second phase: half the augmentation, a quarter of the rate
-
-    @property
-    def all_steps(self) -> int:
-        """Steps of both phases."""
-        return self.steps + self.polish
 
 
 def split(pairs: Pairs, recipe: Recipe) -> tuple[Pairs, Pairs, Pairs]:

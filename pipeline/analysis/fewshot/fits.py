@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.analysis.fewshot import selection
+from pipeline.analysis.fewshot.options import Rule
 from pipeline.analysis.fewshot.pool import Part, Pool, annotate
 from pipeline.data.arrays import Group
 from pipeline.data.inputs import Study
@@ -20,16 +21,6 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.pieces import Kind
 
 PIECES = Kind("fewshot_fits", __name__)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How every few-shot problem is solved, whatever its shots: L-BFGS from zero, no whitening."""
-
-    power: float  # channels are divided by their root mean square ** power
-    l2: float
-    iterations: int
-    pixels_per_sample: int  # drawn from a full mask, weighted; strokes are used whole
 
 
 @dataclass(frozen=True)
@@ -140,7 +131,7 @@ def solve(study: Study, pool: Pool, task: Task, rule: Rule) -> Fitted:
 def _fitted(study: Study, task: Task, matrix: Tensor, cpu_seconds: float) -> Fitted:
     extractor = LSE(study.classes, study.taps, align_corners=study.align_corners)
     extractor.set_matrix(matrix)
-    size = Group(study.masks).read("pool", "masks", slice(0, 1)).shape[-1]
+    size = Group(study.masks).label_size
     labeled = sum(
         int((study.annotations[row] != UNLABELED).sum())
         if row in study.annotations

@@ -3,18 +3,15 @@
 Fits and scores are pieces in the store, so a number of shots that the sweep has fitted is read.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from pipeline.analysis.fewshot.fits import (
     Fitted,
-    Rule,
     annotated_task,
     random_tasks,
     solve_all,
     stroke_tasks,
     wanted,
 )
+from pipeline.analysis.fewshot.options import Draws, Rule, Sweep
 from pipeline.analysis.fewshot.pool import annotate
 from pipeline.analysis.fewshot.scores import score
 from pipeline.analysis.fewshot.strategies import QUERIES, ROUNDS, SELECTIONS, select_and_solve
@@ -23,48 +20,32 @@ from pipeline.runtime.errors import choose
 
 
 def fit_fewshot(
-    study: Study,
-    shots: int,
-    repeats: int,
-    seed: int,
-    rule: Rule,
-    workers: int,
-    strategy: str = "random",  # which samples to annotate: of SELECTIONS
+    study: Study, draws: Draws, rule: Rule, workers: int
 ) -> tuple[list[Fitted], list[dict]]:
-    """Fit `repeats` extractors on `shots` samples each; return them and their rows.
+    """Fit an extractor per repeat of the draws; return them and their rows.
 
     A study with annotations gives one extractor, of all that people annotated.
 
     Random draws are disjoint. The other strategies choose from a random half of the pool a repeat,
     as in the sweep; queries add samples in rounds.
     """
-    choose("selection", strategy, SELECTIONS)
+    shots, strategy = draws.shots, choose("selection", draws.selection, SELECTIONS)
     if study.annotations or strategy == "random":
         tasks = (
             [annotated_task(study)]
             if study.annotations
-            else random_tasks(study.pool, [shots], repeats, seed)
+            else random_tasks(study.pool, [shots], draws.repeats, draws.seed)
         )
         fitted = solve_all(study, tasks, rule)
     else:
         everything = {row: [0] for row in range(study.pool)}
         pool = annotate(study, everything, rule.pixels_per_sample, unlabeled=True)
         rounds = [num for num in ROUNDS if num < shots and strategy in QUERIES]
-        found = select_and_solve(study, pool, [strategy], [*rounds, shots], repeats, seed, rule)
+        found = select_and_solve(
+            study, pool, [strategy], [*rounds, shots], draws.repeats, draws.seed, rule
+        )
         fitted = [one for one in found if len(one.task.rows) == shots]
     return fitted, score(study, fitted, workers)
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What to compare: shots, ways to select samples, and strokes."""
-
-    shots: Sequence[int]
-    repeats: int
-    selections: Sequence[str]  # each on the same random halves of the pool
-    stroke_budgets: Sequence[int]  # labeled pixels in all
-    stroke_images: Sequence[int]  # samples that a budget is spread over
-    seed: int
 
 
 def sweep_fewshot(study: Study, sweep: Sweep, rule: Rule, workers: int) -> list[dict]:
@@ -72,7 +53,7 @@ def sweep_fewshot(study: Study, sweep: Sweep, rule: Rule, workers: int) -> list[
     for name in sweep.selections:
         choose("selection", name, SELECTIONS)
     total = study.pool
-    tasks = random_tasks(total, sweep.shots, sweep.repeats, sweep.seed)
+    tasks = random_tasks(total, sweep.sweep_shots, sweep.repeats, sweep.seed)
     tasks += stroke_tasks(
         total, sweep.stroke_budgets, sweep.stroke_images, sweep.repeats, sweep.seed
     )
@@ -82,6 +63,6 @@ def sweep_fewshot(study: Study, sweep: Sweep, rule: Rule, workers: int) -> list[
     pool = annotate(study, needed, rule.pixels_per_sample, unlabeled=bool(sweep.selections))
     fitted = solve_all(study, tasks, rule, pool)
     fitted += select_and_solve(
-        study, pool, sweep.selections, sweep.shots, sweep.repeats, sweep.seed, rule
+        study, pool, sweep.selections, sweep.sweep_shots, sweep.repeats, sweep.seed, rule
     )
     return score(study, fitted, workers)

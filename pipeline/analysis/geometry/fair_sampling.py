@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.analysis.geometry import centers as geometry
+from pipeline.analysis.geometry.options import Settings
 from pipeline.data.arrays import Group
 from pipeline.data.features import Source, stream
 from pipeline.data.inputs import Study
@@ -59,17 +60,14 @@ def _fair_sums(task: FairTask) -> np.ndarray:
 def fair_similarity(
     study: Study,
     scale: np.ndarray,  # root mean square of each channel
-    pixels: int,  # T1 of algorithm 1
-    pool: int,  # T2
-    max_images: int,
-    seed: int,  # of the bootstrap
+    settings: Settings,  # T1 of algorithm 1 is fair_pixels, T2 fair_pool
     num_workers: int,
 ) -> dict:
     """Class x class mean cosines (fig 9), all pairs and pairs of two images, and pool sizes."""
-    num = len(study.classes)
+    num, pixels = len(study.classes), settings.fair_pixels
     masks = Group(study.masks).read("train", "masks")
     areas = np.stack([np.bincount(mask.ravel(), minlength=num) for mask in masks])
-    plan = geometry.fair_plan(areas, pixels, pool, max_images)
+    plan = geometry.fair_plan(areas, pixels, settings.fair_pool, settings.fair_images)
     if not plan:
         raise InputError(
             f"no training image with {pixels} pixels of a class",
@@ -96,14 +94,14 @@ def fair_similarity(
     for row, draw in zip(counts, plan, strict=True):
         row[list(draw.classes)] = pixels
     pools = {name: int(n) for name, n in zip(study.classes, counts.sum(0), strict=True)}
-    report: dict = {"images": len(plan), "pool": pool, "pools": pools}
+    report: dict = {"images": len(plan), "pool": settings.fair_pool, "pools": pools}
     report["classes"] = list(study.classes)
     for index, kind in enumerate(SCALES):
         similarity = geometry.Similarity(sums[:, index], counts)
         report[kind] = {"cosines": _rounded(similarity.matrix())}
         report[kind]["cosines_across_images"] = _rounded(similarity.matrix(across=True))
         for name, across in (("own_is_maximum", False), ("own_is_maximum_across_images", True)):
-            report[kind][name] = percent(*similarity.share_of_maxima(across, seed=seed))
+            report[kind][name] = percent(*similarity.share_of_maxima(across, seed=settings.seed))
     return report
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline.analysis.geometry import centers as geometry
 from pipeline.analysis.geometry import tap_fits
+from pipeline.analysis.geometry.options import Settings
 from pipeline.analysis.geometry.scores import by_protocol, gaps
-from pipeline.analysis.geometry.settings import Settings
 from pipeline.analysis.geometry.tap_fits import Pixels
 from pipeline.extractors.fitting import Choice
 from pipeline.extractors.networks import LSE

@@ -1,28 +1,10 @@
-"""Sizes of a study of geometry, and what it asks of its inputs."""
+"""What a study of geometry asks of its sizes and inputs."""
 
-from dataclasses import dataclass
-
+from pipeline.analysis.geometry.options import Settings
 from pipeline.data.arrays import Group
 from pipeline.data.inputs import Study
 from pipeline.extractors.networks import LSE, Extractor
 from pipeline.runtime.errors import InputError
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Sizes of the study."""
-
-    pixel_budget: int  # training pixels of all fits and of the class centers
-    l2: tuple[float, ...]
-    iterations: int
-    layer_weight: float  # alpha of eq (8)
-    greedy_taps: int  # size of the largest set
-    fair_pixels: int  # T1 of algorithm 1
-    fair_pool: int  # T2
-    fair_images: int  # at most
-    shown: int  # test samples for the pictures
-    seed: int
-    workers: int
 
 
 def check(study: Study, lse: Extractor, settings: Settings) -> None:

@@ -14,8 +14,9 @@ from pipeline.analysis.geometry import centers as geometry
 from pipeline.analysis.geometry import tap_fits
 from pipeline.analysis.geometry.fair_sampling import SCALES, fair_similarity
 from pipeline.analysis.geometry.fits import Fits, fit_all
+from pipeline.analysis.geometry.options import Settings
 from pipeline.analysis.geometry.scores import gaps, overall, relative
-from pipeline.analysis.geometry.settings import Settings, check
+from pipeline.analysis.geometry.settings import check
 from pipeline.analysis.geometry.tap_fits import Pixels
 from pipeline.data.arrays import Group
 from pipeline.data.features import stream
@@ -33,7 +34,7 @@ ENOUGH = 50.0  # %: centers `segment` if they reach this share of the LSE's mIoU
 
 
 def measure_geometry(
-    study: Study, store: Store, lse: Extractor, settings: Settings
+    study: Study, store: Store, lse: Extractor, settings: Settings, workers: int
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Fit, score and compare; return the report, and masks for pictures with their rows."""
     check(study, lse, settings)
@@ -49,9 +50,7 @@ def measure_geometry(
     extractors = {"lse": lse} | center_extractors(pixels, centers)
     extractors |= fits.extractors(pixels)
     extractors = dict(sorted(extractors.items(), key=lambda pair: _resolutions(pair[1])))
-    counted = confusions(
-        list(extractors.values()), study.source, study.masks, "test", settings.workers
-    )
+    counted = confusions(list(extractors.values()), study.source, study.masks, "test", workers)
     found = dict(zip(extractors, counted, strict=True))
 
     scale = pixels.data.scale.cpu().numpy()
@@ -65,15 +64,7 @@ def measure_geometry(
         },
         "alignment": _alignment(study, pixels, lse, centers),
         "detectors": detected,
-        "similarity": fair_similarity(
-            study,
-            scale,
-            settings.fair_pixels,
-            settings.fair_pool,
-            settings.fair_images,
-            settings.seed,
-            settings.workers,
-        ),
+        "similarity": fair_similarity(study, scale, settings, workers),
         "layer_weight": settings.layer_weight,
     } | fits.report(pixels, found)
     report["claims"] = claims(report, fits, found)
@@ -195,7 +186,7 @@ def _pictures(
     """Masks [shown, size, size] by extractor for a few random test samples, and their rows."""
     total = Group(study.masks).splits["test"]
     rows = np.sort(np.random.default_rng(settings.seed).permutation(total)[: settings.shown])
-    size = Group(study.masks).read("test", "masks", slice(0, 1)).shape[-1]
+    size = Group(study.masks).label_size
     stacked = stack(list(extractors.values())).to(study.source.device)
     drawn = []
     for row in rows.tolist():

@@ -13,30 +13,12 @@ from pipeline.editing.directions.method import (
     random_directions,
     spread_of_w,
 )
+from pipeline.editing.directions.options import Plan
 from pipeline.editing.directions.probes import Setup
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.progress import say
 
 BLOCKS = {"boundaries": 5_000_000, "spread": 6_000_000}  # of seeds, after those of the splits
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to look for, and how closely."""
-
-    ranges: tuple[str, ...]  # of layers; all, 3-8, 9-
-    top: int  # directions of the largest eigenvalues to measure; the paper: 50
-    random: int  # directions drawn by chance, of equal step
-    step: float  # in typical standard deviations of w
-    obvious: float  # times the mean change of random directions
-    compared: int  # directions of each method at equal image change
-    equal_lab: float  # that image change, mean CIELAB distance
-    spread_samples: int  # w for the covariance; the paper: 500,000
-    boundary_samples: int  # masks that boundaries are drawn by; the paper: 500,000
-    boundary_share: float  # of them, at either end
-    shown: int  # directions of a range to describe one by one
-    alphas: tuple[float, ...]  # of the figure, in standard deviations of w along the direction
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The pass ends at the LSE's last tap, but for the few samples whose colors are lo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,7 @@ from pipeline.data.features import Source
 from pipeline.data.images import to_uint8
 from pipeline.editing.directions.mask_changes import Seen, areas, poses, structure_change
 from pipeline.editing.directions.method import Vector, Vectors, move
+from pipeline.editing.directions.options import View
 from pipeline.editing.semantic.method import within
 from pipeline.extractors.networks import LSE, load_extractor
 from pipeline.generators.latents import sample_z
@@ -37,10 +38,7 @@ class Setup:
 
     source: Source
     extractor: str  # fitted LSE, which reads the masks
-    finest: int | None  # its taps up to so many px take part; None: all
-    size: int  # of masks and images, px
-    samples: int  # of the test split, from its first
-    color_samples: int  # of these, the first ones' images are synthesized
+    view: View
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,7 +46,7 @@ class Setup:
 
     def reader(self) -> LSE:
         """The part of the LSE that takes part, loaded once a process."""
-        return _reader(self.extractor, self.finest, self.source.device)
+        return _reader(self.extractor, self.view.max_tap_resolution, self.source.device)
 
     def facts(self) -> dict:
         """What every number depends on besides directions and steps."""
@@ -56,18 +54,16 @@ class Setup:
             "files": [_hash(self.source.checkpoint), _hash(self.extractor)],
             "ws": _digest(self.source.latents),
             "compute": self.source.compute,
-            "finest": self.finest,
-            "size": self.size,
-            "samples": [self.samples, self.color_samples],
+            "view": asdict(self.view),
         }
 
 
 @lru_cache(maxsize=2)
-def _reader(path: str, finest: int | None, device: str) -> LSE:
+def _reader(path: str, max_tap_resolution: int | None, device: str) -> LSE:
     extractor = load_extractor(path, device)
     if not isinstance(extractor, LSE):
         raise InputError(f"{path}, an extractor of another kind", "an LSE", "name a fitted LSE")
-    return within(extractor, finest)
+    return within(extractor, max_tap_resolution)
 
 
 @lru_cache(maxsize=16)
@@ -90,15 +86,15 @@ def render(
     for part in ws.to(setup.source.device).split(setup.source.batch_size):
         with record(generator, reader.taps) as features:
             drawn = generator.synthesis(part, stop_at=None if images else reader.taps[-1])
-        masks.append(reader.predict(features, setup.size))
+        masks.append(reader.predict(features, setup.view.mask_size))
         if drawn is not None:
-            pictures.append(to_uint8(drawn, setup.size))
+            pictures.append(to_uint8(drawn, setup.view.mask_size))
     return np.concatenate(masks), np.concatenate(pictures) if images else None
 
 
 def look(setup: Setup, ws: Float[Tensor, "sample num_ws w_dim"]) -> Seen:
     """Masks of all samples, and colors of the first ones."""
-    few = setup.color_samples
+    few = setup.view.color_samples
     masks, images = render(setup, ws[:few], images=True)
     if few < len(ws):
         masks = np.concatenate([masks, render(setup, ws[few:], images=False)[0]])
@@ -108,7 +104,7 @@ def look(setup: Setup, ws: Float[Tensor, "sample num_ws w_dim"]) -> Seen:
 @lru_cache(maxsize=2)
 def unedited(setup: Setup) -> tuple[Tensor, Seen]:
     """The ws of the samples, and what they show as they are."""
-    ws = setup.source.ws("test", 0, setup.samples)
+    ws = setup.source.ws("test", 0, setup.view.samples)
     return ws, look(setup, ws)
 
 

@@ -16,8 +16,9 @@ from pipeline.data.features import Source
 from pipeline.editing.directions.boundaries import Boundary, boundaries_report, draw_boundaries
 from pipeline.editing.directions.mask_changes import mean_seen, overall_selectivity, z_scores
 from pipeline.editing.directions.method import LayerRange, layer_range
+from pipeline.editing.directions.options import Plan, View
 from pipeline.editing.directions.pictures import traversals
-from pipeline.editing.directions.plan import BLOCKS, Known, Plan, candidates, factor
+from pipeline.editing.directions.plan import BLOCKS, Known, candidates, factor
 from pipeline.editing.directions.probes import Prober, Setup, trait_names, traits
 from pipeline.editing.directions.report import Changes, mean_change, range_report, rounded
 from pipeline.runtime.errors import InputError
@@ -39,20 +40,13 @@ class Study:
     rows: list[str]  # titles of the pictures' rows
 
 
-def open_setup(
-    source: Source,
-    extractor: Path,
-    finest: int | None,
-    size: int,
-    samples: int,
-    color_samples: int,
-) -> Setup:
+def open_setup(source: Source, extractor: Path, view: View) -> Setup:
     """A setup whose extractor reads this generator's taps; InputError if it cannot."""
-    setup = Setup(source, str(extractor), finest, size, samples, color_samples)
+    setup = Setup(source, str(extractor), view)
     found = Group(source.latents).splits["test"]
-    if not 1 <= color_samples <= samples <= found:
+    if not 1 <= view.color_samples <= view.samples <= found:
         raise InputError(
-            f"samples {samples}, color_samples {color_samples}",
+            f"samples {view.samples}, color_samples {view.color_samples}",
             f"1 <= color_samples <= samples <= {found}, as many as the test split has",
             "change them in params.yaml",
         )
@@ -120,8 +114,8 @@ def check_classes(setup: Setup, masks: Path) -> None:
 
 def _settings(setup: Setup, plan: Plan, psi: float, step: float, known: Known) -> dict:
     return {
-        "samples": setup.samples,
-        "color_samples": setup.color_samples,
+        "samples": setup.view.samples,
+        "color_samples": setup.view.color_samples,
         "random": len(known.random),
         "step": plan.step,
         "step_in_w": round(step, 4),
@@ -143,8 +137,9 @@ def compare(
     Equal alphas would compare lengths: eigenvalues say that SeFa's directions change more.
     """
     num, rows = len(prober.setup.classes), known.ranges[name].rows
-    few = prober.setup.color_samples
-    quick = replace(prober, setup=replace(prober.setup, samples=few))
+    few = prober.setup.view.color_samples
+    view = replace(prober.setup.view, samples=few)
+    quick = replace(prober, setup=replace(prober.setup, view=view))
     methods = {
         "sefa": known.factors[name].vectors,
         "pca": known.pca.vectors,

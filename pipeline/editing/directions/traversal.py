@@ -12,7 +12,9 @@ from torch import Tensor
 from pipeline.data.arrays import Group
 from pipeline.data.images import to_uint8
 from pipeline.editing.directions.method import Vector, move, project_out, to_positions
-from pipeline.editing.semantic.cases import check_latents
+from pipeline.editing.directions.options import Traversal
+from pipeline.editing.options import Start
+from pipeline.editing.semantic.cases import check_latents, picked
 from pipeline.extractors.networks import Extractor, load_extractor
 from pipeline.generators.latents import sample_z
 from pipeline.generators.registry import Generator, load_generator
@@ -122,59 +124,40 @@ def draw(
     return Strip(ws, np.concatenate(images), np.concatenate(masks) if masks else None)
 
 
-@dataclass(frozen=True)
-class Start:
-    """The sample that a traversal begins at: a row of latents, or drawn from a seed."""
-
-    latents: Path | None
-    split: str
-    row: int
-    seed: int
-    truncation_psi: float | None  # None: that of the directions
-
-
 def start_ws(
-    generator: Generator, checkpoint: str | Path, start: Start, psi: float
+    generator: Generator, checkpoint: str | Path, start: Start, truncation_psi: float
 ) -> Float[Tensor, "1 num_ws w_dim"]:
-    """A sample's ws, truncated as the directions' study is unless the start says otherwise."""
+    """A sample's ws; InputError if the latents are another generator's, or lack the row."""
     if start.latents is None:
         z = sample_z([start.seed], generator.z_dim)
     else:
         group = Group(start.latents)
         check_latents(group, checkpoint)
-        found = group.read(start.split, "z")
-        if not 0 <= start.row < len(found):
-            raise InputError(
-                f"row {start.row} of {start.split}", f"0 to {len(found) - 1}", "name another row"
-            )
-        z = found[[start.row]]
+        z = picked(group, start)[None]
     with torch.inference_mode():
-        own = psi if start.truncation_psi is None else start.truncation_psi
-        return generator.mapping(torch.from_numpy(z).to(generator.device), own)
+        return generator.mapping(torch.from_numpy(z).to(generator.device), truncation_psi)
 
 
 def traverse_file(
     checkpoint: Path,
     directions: Path,
-    name: str,
-    alphas: Sequence[float],
-    *,
-    without: Sequence[str],  # directions whose projections stay as they are
-    absolute: bool,  # alphas count from the hyperplane through w_avg, not from the sample
+    traversal: Traversal,
     start: Start,
     extractor: Path | None,
-    size: int,  # of masks, px
     compute: str,
     device: str,
 ) -> tuple[Strip, tuple[str, ...]]:
     """A traversal from files, and the classes of its masks."""
     known = Directions(directions)
     known.check(checkpoint)
-    direction = known.without(known.find(name), without)
+    direction = known.without(known.find(traversal.direction), traversal.without)
     generator = load_generator(checkpoint, device=device, dtype=compute)
-    ws = start_ws(generator, checkpoint, start, known.facts["truncation_psi"])
-    origin = generator.w_avg.double().cpu().numpy() if absolute else None
-    moved = traverse(ws, direction, alphas, origin)
+    psi = traversal.truncation_psi
+    ws = start_ws(
+        generator, checkpoint, start, known.facts["truncation_psi"] if psi is None else psi
+    )
+    origin = generator.w_avg.double().cpu().numpy() if traversal.absolute else None
+    moved = traverse(ws, direction, traversal.alphas, origin)
     reader = None if extractor is None else load_extractor(extractor, device)
     if reader and (foreign := [tap for tap in reader.taps if tap not in generator.taps]):
         raise InputError(
@@ -182,4 +165,5 @@ def traverse_file(
             f"an extractor of {checkpoint}",
             "name an extractor of the same study",
         )
-    return draw(generator, moved, reader, size), reader.classes if reader else ()
+    strip = draw(generator, moved, reader, traversal.mask_size)
+    return strip, reader.classes if reader else ()

@@ -10,7 +10,8 @@ from PIL import Image
 from pipeline.data.images import to_uint8
 from pipeline.data.mask_files import write_mask
 from pipeline.editing.optimize import Forward, Segmenter
-from pipeline.editing.sampling.method import Search, sample_conditionally
+from pipeline.editing.sampling.method import sample_conditionally
+from pipeline.editing.sampling.options import Search
 from pipeline.generators.contract import Generator
 from pipeline.runtime.files import atomic
 from pipeline.runtime.progress import track

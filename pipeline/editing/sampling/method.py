@@ -3,7 +3,6 @@ semantics are a target mask, found by moving z until a segmenter sees the target
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,27 +11,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pipeline.editing.optimize import Forward, Optimized, Rendered, Segmenter, optimize_latents
+from pipeline.editing.sampling.options import Search
 from pipeline.generators.contract import Generator
 from pipeline.runtime.errors import InputError
 
 PENALTY = 1e-3  # of |z - z_0|^2 and of |z|^2, as in the reference
 
 Targets = UInt8[np.ndarray, "sample size size"]
-
-
-@dataclass(frozen=True)
-class Search:
-    """How SCS looks for a latent."""
-
-    candidates: int = 10  # z drawn, of which the best begins; the paper: 10 faces, 100 scenes
-    steps: int = 50
-    learning_rate: float = 0.1  # best of three on both studies; the reference 1e-2, the paper 1e-3
-    seed: int = 0
-    truncation_psi: float = 1.0  # the paper samples without truncation
-
-    def __post_init__(self):
-        if self.candidates < 1:
-            raise InputError(f"candidates {self.candidates}", "at least 1", "change candidates")
 
 
 def draw_candidates(

@@ -13,7 +13,8 @@ from torch import Tensor
 from pipeline.data.features import Source
 from pipeline.data.images import to_float, to_uint8
 from pipeline.editing.optimize import ByExtractor, ByExtractors, ByTeacher, Forward, Segmenter
-from pipeline.editing.sampling.method import Search, sample_conditionally
+from pipeline.editing.sampling.method import sample_conditionally
+from pipeline.editing.sampling.options import Search
 from pipeline.extractors.networks import load_extractor
 from pipeline.runtime import pieces as kept
 from pipeline.runtime.errors import InputError

@@ -19,7 +19,7 @@ from pipeline.data.features import Source
 from pipeline.data.inputs import Study
 from pipeline.data.inputs import open_study as open_all_taps
 from pipeline.editing.sampling import targets as targets_of
-from pipeline.editing.sampling.method import Search
+from pipeline.editing.sampling.options import FewShot, Plan, Search
 from pipeline.editing.sampling.pieces import (
     Judges,
     Method,
@@ -35,23 +35,12 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, sha256
 
 
-@dataclass(frozen=True)
-class FewShot:
-    """Which few-shot extractors take part; they are fitted on the taps that the LSE reads."""
-
-    shots: tuple[int, ...]
-    refits: int  # how many of the repeats take part
-    repeats: int  # disjoint draws from the pool
-    seed: int
-    rule: fits.Rule
-
-
 def fit_methods(folder: Path, study: Study, few: FewShot) -> list[Method]:
     """Few-shot extractors on disjoint draws from the pool, as files in `folder`."""
     drawn = (
         [fits.annotated_task(study)]
         if study.annotations
-        else fits.random_tasks(study.pool, few.shots, few.repeats, few.seed)
+        else fits.random_tasks(study.pool, few.all_shots, few.repeats, few.fewshot_seed)
     )
     tasks, methods = [task for task in drawn if task.repeat < few.refits], []
     for fitted in fits.solve_all(study, tasks, few.rule):
@@ -60,36 +49,6 @@ def fit_methods(folder: Path, study: Study, few: FewShot) -> list[Method]:
         save_extractor(path, fitted.extractor, {"name": "fewshot", "rows": task.rows})
         methods.append(Method("fewshot", str(path), len(task.rows), task.repeat))
     return methods
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to sample, by whom, and how."""
-
-    samples: int  # a target
-    teacher_samples: int  # of these, the first by the teacher in the loop, which costs the most
-    search: Search
-    few: FewShot
-    rates: tuple[float, ...]  # learning rates whose course is shown
-    rate_targets: int  # how many of the targets show it, a sample each
-
-    def __post_init__(self):
-        if self.teacher_samples < 1:
-            raise InputError(
-                f"teacher_samples {self.teacher_samples}",
-                "at least 1: the teacher is what the others are compared with",
-                "change teacher_samples",
-            )
-
-    def samples_of(self, method: Method) -> int:
-        """Samples of a target by this method."""
-        return min(self.teacher_samples, self.samples) if method.name == "teacher" else self.samples
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """Steps of the course that are shown."""
-        steps = self.search.steps
-        return tuple(sorted({0, steps // 5, steps // 2, steps}))
 
 
 @dataclass(frozen=True)
@@ -120,17 +79,17 @@ def draw_targets(
     study: Study,
     judges: Judges,
     folder: Path | None,  # of *.png; None: the teacher's masks of samples of their own seeds
-    count: int,
-    seed: int,
-    truncation_psi: float,
+    plan: Plan,
 ) -> UInt8[np.ndarray, "target size size"]:
     """The masks that samples shall show, at the study's label size."""
-    size = Group(study.masks).read("test", "masks", slice(0, 1)).shape[-1]
+    size = Group(study.masks).label_size
     if folder is not None:
-        return targets_of.folder_masks(folder, study.classes, size, count)
+        return targets_of.folder_masks(folder, study.classes, size, plan.targets)
     source = study.source
     teacher = load_judge(judges.teacher, judges, source.device)
-    return targets_of.teacher_masks(source.generator(), teacher, size, count, seed, truncation_psi)
+    return targets_of.teacher_masks(
+        source.generator(), teacher, size, plan.targets, plan.search.seed, plan.target_psi
+    )
 
 
 def run_study(
@@ -149,7 +108,7 @@ def run_study(
         teams = teams_of([*methods, *fit_methods(Path(folder), study, plan.few)])
         common = (study.source, judges)
         todo = [
-            pieces(team, *common, targets, plan.samples_of(team[0]), plan.search) for team in teams
+            pieces(team, *common, targets, samples_of(team[0], plan), plan.search) for team in teams
         ]
         few = targets[: plan.rate_targets]
         courses = {
@@ -163,6 +122,13 @@ def run_study(
     return Found(found, rates)
 
 
+def samples_of(method: Method, plan: Plan) -> int:
+    """Samples of each target by this method."""
+    if method.name == "teacher":
+        return min(plan.teacher_samples, plan.samples)
+    return plan.samples
+
+
 def teams_of(methods: Sequence[Method]) -> list[tuple[Method, ...]]:
     """Methods that are searched with as one batch: the refits of a number of shots."""
     return [tuple(team) for _, team in groupby(methods, lambda m: (m.name, m.shots))]
@@ -170,4 +136,4 @@ def teams_of(methods: Sequence[Method]) -> list[tuple[Method, ...]]:
 
 def _searches(plan: Plan) -> Iterator[tuple[float, Search]]:
     for rate in plan.rates:
-        yield rate, Search(**(vars(plan.search) | {"learning_rate": rate}))
+        yield rate, replace(plan.search, learning_rate=rate)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from pipeline.data.arrays import Group
 from pipeline.data.images import to_float, to_uint8
+from pipeline.editing.options import Start
 from pipeline.editing.semantic.edits import Edit, Target, apply_edit, check_edit
-from pipeline.editing.semantic.method import Rule, within
+from pipeline.editing.semantic.method import within
+from pipeline.editing.semantic.options import Rule
 from pipeline.editing.semantic.shapes import Inapplicable
 from pipeline.editing.semantic.strokes import class_colors, stroke_colors
 from pipeline.extractors.networks import LSE, load_extractor
@@ -36,9 +38,9 @@ class Setup:
     checkpoint: str
     teacher: str  # its masks are what is edited; in the loop of SIE(teacher)
     judge: str | None  # sees no mask of the teacher's; None: no scores by a judge
-    size: int  # of masks, px
+    label_size: int  # side of masks, px
     extractors: Mapping[str, str] = field(default_factory=dict)  # {method: fitted LSE}
-    max_tap_resolution: int | None = None  # taps of the LSE in the loop; None: all
+    loop_tap_resolution: int | None = None  # px of the LSE's taps in the loop; None: all
     rule: Rule = field(default_factory=Rule)
     labels: str = "celebamask15"
     compute: str = "float32"
@@ -68,7 +70,7 @@ class Setup:
 
     def extractor(self, method: str) -> LSE:
         """The part of a method's extractor that takes part in edits, loaded once a process."""
-        return _extractor(str(self.extractors[method]), self.max_tap_resolution, self.device)
+        return _extractor(str(self.extractors[method]), self.loop_tap_resolution, self.device)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -82,8 +84,8 @@ class Setup:
             "method": method,
             "files": [path and _hash(str(path)) for path in files],
             "rule": asdict(self.rule),
-            "size": self.size,
-            "max_tap_resolution": self.max_tap_resolution,
+            "label_size": self.label_size,
+            "loop_tap_resolution": self.loop_tap_resolution,
             "labels": identity(self.labels),
             "compute": self.compute,
         }
@@ -100,11 +102,11 @@ def _teacher(path: str, labels: str, device: str) -> Teacher:
 
 
 @lru_cache(maxsize=4)
-def _extractor(path: str, max_tap_resolution: int | None, device: str) -> LSE:
+def _extractor(path: str, loop_tap_resolution: int | None, device: str) -> LSE:
     extractor = load_extractor(path, device)
     if not isinstance(extractor, LSE):
         raise InputError(f"{path}, an extractor of another kind", "an LSE", "name a fitted LSE")
-    return within(extractor, max_tap_resolution)
+    return within(extractor, loop_tap_resolution)
 
 
 @lru_cache(maxsize=16)
@@ -141,7 +143,7 @@ class Samples:
     z: Float32[np.ndarray, "sample z_dim"]
     seeds: Int64[np.ndarray, " sample"]
     colors: Float[np.ndarray, "class 3"]
-    size: int  # of masks, px
+    label_size: int  # side of masks, px
 
 
 def open_samples(
@@ -161,22 +163,23 @@ def open_samples(
     )
 
 
-def pick_z(
-    setup: Setup,
-    latents: str | Path | None,  # zarr group of latents of this generator; None: draw z
-    split: str,
-    row: int,
-    seed: int,
-) -> Float32[np.ndarray, " z_dim"]:
+def pick_z(setup: Setup, start: Start) -> Float32[np.ndarray, " z_dim"]:
     """One sample's z: a row of a split, or drawn from a seed."""
-    if latents is None:
-        return sample_z([seed], setup.generator().z_dim)[0]
-    group = Group(latents)
+    if start.latents is None:
+        return sample_z([start.seed], setup.generator().z_dim)[0]
+    group = Group(start.latents)
     check_latents(group, setup.checkpoint)
-    found = group.read(split, "z")
-    if not 0 <= row < len(found):
-        raise InputError(f"row {row} of {split}", f"0 to {len(found) - 1}", "name another row")
-    return found[row]
+    return picked(group, start)
+
+
+def picked(latents: Group, start: Start) -> Float32[np.ndarray, " z_dim"]:
+    """The z of a row of a split; InputError if there is no such row."""
+    found = latents.read(start.split, "z")
+    if not 0 <= start.row < len(found):
+        raise InputError(
+            f"row {start.row} of {start.split}", f"0 to {len(found) - 1}", "name another row"
+        )
+    return found[start.row]
 
 
 def check_latents(latents: Group, checkpoint: str | Path) -> None:
@@ -195,14 +198,14 @@ def render(setup: Setup, ws: Tensor) -> UInt8[np.ndarray, "sample 3 size size"]:
     generator = setup.generator()  # loaded outside inference mode: edits take gradients through it
     with torch.inference_mode():
         images = generator.synthesis(ws.to(setup.device))
-    return to_uint8(images, setup.size)
+    return to_uint8(images, setup.label_size)
 
 
 def segment(
     setup: Setup, path: str, images: UInt8[np.ndarray, "sample 3 size size"]
 ) -> UInt8[np.ndarray, "sample size size"]:
     """The masks of images, by the teacher or the judge of this path."""
-    return setup.segmenter(path).label(to_float(images), setup.size)
+    return setup.segmenter(path).label(to_float(images), setup.label_size)
 
 
 def see(setup: Setup, z: Float32[np.ndarray, " z_dim"]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,21 +16,10 @@ from torch import Tensor
 
 from pipeline.data.images import to_float
 from pipeline.editing.optimize import SPACES, Forward, Rendered, Segmenter, optimize_latents
+from pipeline.editing.semantic.options import Rule
 from pipeline.extractors.networks import LSE
 from pipeline.generators.registry import Generator
 from pipeline.generators.taps import Tap, select
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How latents move; the values are the paper's, the space the reference's."""
-
-    space: str = "z_per_layer"  # a key of optimize.SPACES
-    steps: int = 50
-    learning_rate: float = 0.01
-    near: float = 1e-3  # weight of L_n, the squared distance from the start
-    prior: float = 1e-3  # weight of L_z, the squared norm; W+ has no such prior, and takes none
-    truncation_psi: float = 1.0  # of the sample and of every step
 
 
 @dataclass(frozen=True)

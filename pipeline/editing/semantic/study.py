@@ -22,6 +22,7 @@ from pipeline.editing.semantic.cases import (
     segment,
 )
 from pipeline.editing.semantic.edits import Edit
+from pipeline.editing.semantic.options import Success
 from pipeline.editing.semantic.outcomes import Outcome, edit_cases, edit_together, takes
 from pipeline.editing.semantic.scores import kept_iou, lab_change, region_iou, summarize
 from pipeline.runtime import workers
@@ -41,14 +42,6 @@ def _look(task: TransferTask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     setup, images = task.setup, render(task.setup, torch.from_numpy(task.ws)[None])
     networks = setup.teacher, setup.judge or setup.teacher
     return images[0], *(segment(setup, path, images)[0] for path in networks)
-
-
-@dataclass(frozen=True)
-class Success:
-    """When an edit counts as done, by the judge."""
-
-    iou: float = 0.5  # of the region, at least
-    lab: float = 10.0  # CIELAB change outside it, at most
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ def score(
         "iou_region_teacher": region_iou(teacher_mask, target.mask, target.region),
         "iou_kept_judge": kept_iou(before, after, target.region),
         "lab_outside": lab,
-        "success": float(region >= success.iou and lab <= success.lab),
+        "success": float(region >= success.success_iou and lab <= success.success_lab),
     }
 
 
@@ -200,7 +193,8 @@ def run_study(
         "methods": list(setup.methods),
         "cases": [[case.edit, case.row, case.seed] for case in cases],
     }
-    report = {"samples": chosen, "success": asdict(success), "rule": asdict(setup.rule)}
+    limits = {"iou": success.success_iou, "lab": success.success_lab}
+    report = {"samples": chosen, "success": limits, "rule": asdict(setup.rule)}
     return Study(
         report | summarize(rows),
         mean_costs(outcomes),

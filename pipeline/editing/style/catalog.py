@@ -23,26 +23,13 @@ from pipeline.editing.style.clustering import (
     union_iou,
 )
 from pipeline.editing.style.contributions import CONSTANT, NORMALIZATIONS
+from pipeline.editing.style.options import ClusterRule
 from pipeline.runtime.errors import InputError, choose
 from pipeline.runtime.files import atomic, read_json, write_json
 
 NAMED = ("layer", "normalization", "unions", "iou", "single", "majority", "purity")
 Groups = Mapping[str, Sequence[int]]  # name -> ids of the classes, or clusters, that make it up
 Maps = Float32[np.ndarray, "sample y x channel"]
-
-
-@dataclass(frozen=True)
-class ClusterRule:
-    """How the catalog is made."""
-
-    resolutions: tuple[int, ...] = (16, 32, 64)  # px: candidates are the first tap of each
-    counts: tuple[int, ...] = (20,)  # candidates for the number of clusters
-    samples: int = 200  # of the training split
-    held_out: int = 64  # samples of validation, and of test
-    restarts: int = 10
-    normalization: str = "image"  # or dataset
-    min_iou: float = 0.2  # a class or part below this has no name
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,13 +146,13 @@ def build_catalog(
     groups: classes by themselves, and parts made of several.
     """
     num_classes = len(masks.attributes["classes"])
-    maps = read_maps(store, layer, "train", rule.samples)
+    maps = read_maps(store, layer, "train", rule.cluster_samples)
     scaler = Scaler.of(maps, rule.normalization)
     vectors = scaler(maps).reshape(-1, maps.shape[-1])
     means = SphericalKMeans(count, rule.restarts, seed=rule.seed).fit(vectors)
     catalog = Catalog(layer, rule.normalization, scaler, means.centroids)
     for split in ("train", "validation", "test"):
-        size = rule.samples if split == "train" else rule.held_out
+        size = rule.cluster_samples if split == "train" else rule.held_out
         maps = maps if split == "train" else read_maps(store, layer, split, size)
         known = masks.read(split, "masks", slice(size))
         table = compare(catalog.label(maps), known, count, num_classes)

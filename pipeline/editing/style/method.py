@@ -19,7 +19,7 @@ from pipeline.editing.style.contributions import (
     query_simultaneous,
     restyled,
 )
-from pipeline.editing.style.plan import Plan
+from pipeline.editing.style.options import Plan
 from pipeline.editing.style.poisson import poisson_blend
 from pipeline.editing.style.registry import METHODS
 from pipeline.generators.contract import Generator
@@ -112,7 +112,7 @@ def edit_pair(
     form = METHODS[method]
     if form.query:
         styles = transfer.generator.styles
-        asked = (contributions, plan.threshold, plan.coarse_share)
+        asked = (contributions, plan.contribution_threshold, plan.coarse_share)
         return transfer.restyle(queries(form.query, strength, styles, *asked))
     if form.finest:
         return transfer.blend_features(region, form.finest, strength)

@@ -1,65 +1,14 @@
-"""What a study of local transfers edits: parts, pairs, methods and their strengths."""
+"""What a study of local transfers edits: parts and pairs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import UInt8
 
-from pipeline.editing.style.catalog import ClusterRule
-from pipeline.editing.style.registry import METHODS
 from pipeline.runtime.errors import InputError
 
 KINDS = ("trained", "control")
 SMALLEST = 0.002  # a part is shown by a mask from this share of its pixels on
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes and strengths of a study."""
-
-    parts: Mapping[str, tuple[str, ...]]  # classes of each part
-    pairs: int = 8
-    samples: int = 16  # of the training split, that contributions are measured on
-    strengths: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of each method
-    threshold: float = 0.0  # of M, for sequential queries: rho / (1 + rho)
-    coarse_share: float = 1.0  # of epsilon, up to 8 px
-    resampling: str = "bilinear"
-    matched_share: float = 0.25  # of the reference's In-MSE, where methods are compared
-    seed: int = 0  # of the control's weights
-
-    def keys(self, kind: str, parts: Sequence[str]) -> list[tuple[str, str, float]]:
-        """(part, method, strength) of every edit of a pair."""
-        methods = {
-            m: s for m, s in self.strengths.items() if kind == "trained" or METHODS[m].control
-        }
-        return [(p, m, s) for p in parts for m, values in methods.items() for s in values]
-
-
-def at_paper_sizes(plan: Plan, rule: ClusterRule) -> tuple[Plan, ClusterRule]:
-    """The paper's N = 200 and layer for clusters and contributions, and enough pairs for means."""
-    rule = replace(rule, resolutions=(32,), counts=(20,), samples=200, restarts=10)
-    return replace(plan, pairs=100, samples=200), rule
-
-
-def strengths(
-    epsilons: Sequence[float], lambdas: Sequence[float], interpolations: Sequence[float]
-) -> dict[str, tuple[float, ...]]:
-    """Strengths of every method."""
-    lists = {"epsilons": epsilons, "lambdas": lambdas, "interpolations": interpolations}
-    lists["once"] = [1.0]
-    return {name: tuple(map(float, lists[one.strengths])) for name, one in METHODS.items()}
-
-
-def parse_parts(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """`eyes=eye,brow` and so on to {part: classes}."""
-    found = {}
-    for text in texts:
-        name, _, members = text.partition("=")
-        if not name or not members or name in found:
-            raise InputError(f"part {text!r}", "name=class,class of a new name", "change parts")
-        found[name] = tuple(members.split(","))
-    return found
 
 
 def class_groups(

@@ -8,7 +8,8 @@ import numpy as np
 from pipeline.data.arrays import Group, write_group
 from pipeline.data.stores import open_store
 from pipeline.editing.style.catalog import at_size, mean_iou, read_maps, write_catalog
-from pipeline.editing.style.plan import KINDS, Plan
+from pipeline.editing.style.options import Plan
+from pipeline.editing.style.plan import KINDS
 from pipeline.editing.style.scores import curves, matched, matched_maps, summarize
 from pipeline.editing.style.study import Study
 from pipeline.editing.style.tasks import Inputs
@@ -48,7 +49,7 @@ def report(study: Study, plan: Plan, lse: Mapping) -> dict:
             for one in study.catalogs
         ],
         "classes": {name: _named(study, name) | {"lse": scores[name]} for name in names},
-        "parts": {name: _named(study, name) for name in plan.parts},
+        "parts": {name: _named(study, name) for name in plan.classes},
         "edited": study.parts,
         "left_out": study.left_out,
         "pairs": [list(pair) for pair in study.pairs],
@@ -73,7 +74,7 @@ def write_study(folder: Path, study: Study, plan: Plan, inputs: Inputs) -> None:
         for name, m in study.contributions.items()
         if name.startswith(prefix)
     }
-    facts = {"generator": sha256(inputs.source.checkpoint)[:16], "parts": dict(plan.parts)}
+    facts = {"generator": sha256(inputs.source.checkpoint)[:16], "parts": dict(plan.classes)}
     write_catalog(folder, study.catalog, contributions, facts)
     arrays, attributes = edits(study, plan)
     for more in (heat(study, plan), membership(study, inputs)):

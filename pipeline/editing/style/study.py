@@ -14,12 +14,12 @@ from pipeline.data.arrays import Group
 from pipeline.data.stores import open_store
 from pipeline.editing.style.catalog import (
     Catalog,
-    ClusterRule,
     build_catalog,
     candidates,
     mean_iou,
 )
-from pipeline.editing.style.plan import KINDS, Plan, choose_pairs, class_groups
+from pipeline.editing.style.options import ClusterRule, Plan
+from pipeline.editing.style.plan import KINDS, choose_pairs, class_groups
 from pipeline.editing.style.tasks import PIECES, Inputs, PairTask, Task
 from pipeline.runtime import pieces
 from pipeline.runtime.errors import InputError
@@ -42,19 +42,19 @@ class Study:
 def run_study(inputs: Inputs, plan: Plan, rule: ClusterRule, num_workers: int = 0) -> Study:
     """Make the catalog, measure contributions, edit all pairs."""
     masks = Group(inputs.masks)
-    groups = class_groups(masks.attributes["classes"], plan.parts)
+    groups = class_groups(masks.attributes["classes"], plan.classes)
     pairs = choose_pairs(
-        masks.read("test", "masks"), {part: groups[part] for part in plan.parts}, plan.pairs
+        masks.read("test", "masks"), {part: groups[part] for part in plan.classes}, plan.pairs
     )
     _check_samples(inputs, plan, masks)
     catalogs = make_catalogs(inputs, groups, rule)
     classes = masks.attributes["classes"][1:]
     chosen = max(catalogs, key=lambda catalog: mean_iou(catalog, classes))
     say(f"clusters: {len(chosen.centroids)} of {chosen.layer} name the classes best")
-    parts = [part for part in plan.parts if chosen.unions[part]]
+    parts = [part for part in plan.classes if chosen.unions[part]]
     if not parts:
         raise InputError(
-            f"clusters that are none of {', '.join(plan.parts)}",
+            f"clusters that are none of {', '.join(plan.classes)}",
             f"a part with an IoU of {rule.min_iou} or more",
             "raise cluster_samples or counts of edit_style",
         )
@@ -69,7 +69,7 @@ def run_study(inputs: Inputs, plan: Plan, rule: ClusterRule, num_workers: int = 
         catalogs,
         contributions[0],
         parts,
-        [part for part in plan.parts if part not in parts],
+        [part for part in plan.classes if part not in parts],
         pairs,
         {kind: [found for own, found in made if own.task.kind == kind] for kind in KINDS},
     )

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, UInt8
 from pipeline.analysis.control_features import Reinitialized
 from pipeline.data.arrays import Group
 from pipeline.data.features import Source, stream
-from pipeline.editing.style.catalog import Catalog, ClusterRule
+from pipeline.editing.style.catalog import Catalog
 from pipeline.editing.style.contributions import measure_contributions
 from pipeline.editing.style.method import Picture, Region, Transfer, edit_pair
-from pipeline.editing.style.plan import Plan, class_groups
+from pipeline.editing.style.options import ClusterRule, Plan
+from pipeline.editing.style.plan import class_groups
 from pipeline.editing.style.registry import METHODS
 from pipeline.extractors.networks import load_extractor
 from pipeline.generators.taps import find
@@ -68,7 +69,7 @@ class Task:
         s = self.inputs.source
         if self.kind == "trained":
             return s
-        return Reinitialized(s.checkpoint, s.latents, s.device, s.compute, seed=self.plan.seed)
+        return Reinitialized(s.checkpoint, s.latents, s.device, s.compute, seed=self.rule.seed)
 
     def contributions(self) -> dict[str, np.ndarray]:
         """M of every membership and style, and the images' statistics, which were measured."""
@@ -88,7 +89,7 @@ class Task:
             memberships,
             self.rule.normalization,
             self.plan.resampling,
-            mask_size(self.inputs.masks),
+            Group(self.inputs.masks).label_size,
         )
         return matrices | {"statistics": np.array(statistics)}
 
@@ -121,15 +122,10 @@ def cluster_labels(task: Task, catalog: Catalog) -> UInt8[np.ndarray, "sample y 
 
 def lse_labels(task: Task) -> UInt8[np.ndarray, "sample size size"]:
     """The LSE's class of every pixel of the same samples."""
-    source, size = task.inputs.source, mask_size(task.inputs.masks)
+    source, size = task.inputs.source, Group(task.inputs.masks).label_size
     extractor = load_extractor(task.inputs.extractor, source.device)
     maps = stream(source, "train", 0, task.plan.samples, extractor.taps)
     return np.concatenate([extractor.predict(features, size) for features, _ in maps])
-
-
-def mask_size(masks: str) -> int:
-    """Side of stored masks, px."""
-    return Group(masks).read("test", "masks", slice(1)).shape[-1]
 
 
 def errors(
@@ -167,7 +163,7 @@ def edits(
 ) -> Iterator[tuple[str, str, Picture]]:
     """(part, method, edited image) for every key of the plan."""
     catalog, plan = task.catalog, task.plan
-    groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.parts)
+    groups = class_groups(Group(task.inputs.masks).attributes["classes"], plan.classes)
     matrices, done = task.contributions(), {}
     for part, method, strength in plan.keys(task.kind, list(regions)):
         lse = METHODS[method].lse
@@ -187,8 +183,8 @@ def edit_pair_by_all(task: Task, pair: tuple[int, int]) -> dict[str, np.ndarray]
     ws = [source.ws("test", row, row + 1) for row in pair]
     transfer = Transfer(source.generator(), *ws, len(shown[0]), exposure=_exposure(task))
     unions = task.catalog.unions
-    groups = class_groups(masks.attributes["classes"], task.plan.parts)
-    regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.parts if unions[p]}
+    groups = class_groups(masks.attributes["classes"], task.plan.classes)
+    regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.classes if unions[p]}
     rows, kept = [], []
     for part, method, image in edits(task, transfer, regions):
         rows.append(errors(transfer.own, image, regions[part]))

@@ -1,0 +1,28 @@
+"""Options of the stores of features and pixels."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """How arrays are stored."""
+
+    samples_per_shard: int = 8  # samples per shard: the unit of work, writing and repair
+    stored: str = "int8"  # dtype on disk: float16, or int8 scaled per sample and channel
+    max_gib: float  # a plan above this many GiB is refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCache(Stored):
+    """Which images and taps are cached."""
+
+    label_size: int  # side of images and masks, px
+    max_tap_resolution: int  # taps up to this many px are cached; finer ones are streamed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelCache(Stored):
+    """Which hypercolumns are cached."""
+
+    pixels_per_sample: int = 512  # hypercolumns drawn from each sample
+    align_corners: bool  # align tap and label grids at corner centers (the reference's way)
