@@ -362,7 +362,7 @@ def draw(paths, found):
     assert table["part"][table["study"] == "other"].tolist() == ["skipped: x has none"]
     assert set(table["study"]) == {"toy", "other"}
     trained = table[(table["generator"] == "trained") & (table["part"] == "nose")]
-    assert list(trained["method"]) == list(style.METHODS.values())
+    assert list(trained["method"]) == [one.title for one in style.METHODS.values()]
     assert every["style_catalog"][1]["class"].tolist()[-2:] == ["part: nose", "part: top"]
     assert (every["style_layers"][1]["chosen"] == "yes").sum() == 1
     for name, (_, table) in every.items():
