@@ -126,8 +126,8 @@ def statement(
     )
     if schedule.first:
         study = schedule.first.partition("@")[2]
-        minutes = ends[schedule.first] / 60
-        time_needed += f"; first results ({study} table and figure) after about {minutes:.0f} min"
+        first = about(ends[schedule.first])
+        time_needed += f"; first results ({study} table and figure) after {first}"
     lines = ["; ".join(parts), time_needed]
     if unknown := work.needs.keys() - known.stages.keys():
         lines.append(
@@ -218,10 +218,15 @@ def progress(schedule: Schedule, started: float, now: float) -> str:
     """How many stages are done, since when, and how long the others will take."""
     ended = len(schedule.done) + len(schedule.failed)
     said = f"{ended} of {len(schedule.needs)} stages in {(now - started) / 60:.0f} min"
-    left = max(schedule.ends(now).values(), default=0) / 60
+    left = max(schedule.ends(now).values(), default=0)
     if not left:
         return said
-    return f"{said}, {f'about {left:.0f}' if left >= 1 else 'less than 1'} min left"
+    return f"{said}, {about(left)} left"
+
+
+def about(seconds: float) -> str:
+    """A time in minutes, in words."""
+    return f"about {seconds / 60:.0f} min" if seconds >= 60 else "less than 1 min"
 
 
 def _start(stage: str, cores: list[int]) -> subprocess.Popen:

@@ -28,7 +28,7 @@ from pipeline.runtime.workers import keep_freed_memory
 
 PLACES = 4  # windows of a step lie at as many places of the mask
 BY_CLASS = 0.5  # share of the draws that falls evenly on the classes; the rest is uniform
-LOOK_SAMPLES = 32  # of the validation split: all of 64 would be a third of a fit's time
+LOOK_SAMPLES = 32  # of the validation split, evenly spread: a look at all would take long
 POWER_SAMPLES = 64  # that the channels' power is measured on
 WARM_UP = 0.05  # share of the steps in which the rate rises
 
