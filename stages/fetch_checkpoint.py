@@ -36,7 +36,7 @@ def fetch_checkpoint(
         source = f"{load.package}=={load.version}"
     else:
         found = local_file(load.file, load.sha256)
-        tensors, facts = read_generator(found, load.family, load.class_idx)
+        tensors, facts = read_generator(found, load.family, load.class_idx, load.fused)
         source = load.file.name
     facts |= {"source": source, "sha256": load.sha256}
     if check_tap_set(facts["family"], load.taps) != "all":

@@ -9,6 +9,7 @@ def inspect_checkpoint(
     file: Path,
     *,
     class_idx: int | None = None,  # class of a conditional generator
+    fused: bool | None = None,  # whether a GenForce PGGAN of equal widths is fused; none: it is not
     samples: int = 528,  # samples of the study whose cost is estimated; ffhq: 528
     json: bool = False,  # print JSON
     study: str | None = None,  # name of a new one, whose entry of params.yaml is printed instead
@@ -18,7 +19,7 @@ def inspect_checkpoint(
 
     from pipeline.data.inspection import inspect_checkpoint, report
 
-    found = inspect_checkpoint(file, class_idx, samples)
+    found = inspect_checkpoint(file, class_idx, samples, fused)
     if study:
         from pipeline.data.new_study import choose_sizes, entry, limits
         from pipeline.runtime.files import sha256

@@ -17,9 +17,10 @@ def inspect_checkpoint(
     path: str | Path,
     class_idx: int | None,  # of a conditional network
     samples: int,  # of all splits together
+    fused: bool | None = None,  # of a GenForce PGGAN of equal widths
 ) -> dict:
     """Architecture, taps, a trial pass from z to an image, and a study's disk and time."""
-    generator = load_generator(path, class_idx=class_idx)
+    generator = load_generator(path, class_idx=class_idx, fused=fused)
     taps = [
         {
             "name": tap.name,

@@ -14,6 +14,7 @@ class Load:
     version: str | None = None  # version of the package
     file: Path | None = None  # checkpoint of any supported format, instead of a package
     class_idx: int | None = None  # class of a conditional generator
+    fused: bool | None = None  # whether a GenForce PGGAN of equal widths is fused; none: it is not
     taps: str = "all"  # all, or second_conv (the reference's, of PGGAN and StyleGAN)
 
 

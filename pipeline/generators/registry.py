@@ -8,8 +8,8 @@ from torch import Tensor
 from pipeline.generators import dcgan, mobile_stylegan, pggan, stylegan, stylegan2
 from pipeline.generators.contract import Generator
 from pipeline.generators.importers.foreign import DAMAGE, convert_checkpoint
-from pipeline.generators.importers.layouts import find_layout
-from pipeline.generators.readers.formats import read_checkpoint
+from pipeline.generators.importers.layouts import find_layout, recognize
+from pipeline.generators.readers.formats import Checkpoint, read_checkpoint
 from pipeline.runtime.errors import InputError, choose
 
 FAMILIES = {
@@ -30,28 +30,17 @@ def load_generator(
     dtype: str = "float32",  # what synthesis computes in; the mapping stays float32
     class_idx: int | None = None,  # of a conditional network
     taps: str | None = None,  # all or second_conv; None: as the file says, else all
+    fused: bool | None = None,  # of a GenForce PGGAN whose widths do not tell; None: not fused
 ) -> Generator:
     """Load a frozen generator, channels-last, from our safetensors or any supported checkpoint.
 
     A file of another project (GenForce, rosinality, NVLabs: see docs/studies.md) is converted on
     the way; fetch_checkpoint does that once for a study.
     """
-    tensors, facts = read_generator(path, family, class_idx)
+    tensors, facts = read_generator(path, family, class_idx, fused)
     compute = DTYPES[choose("dtype", dtype, DTYPES)]
     family = choose("family", facts["family"], FAMILIES)
-    try:
-        network = FAMILIES[family](tensors)
-    except InputError:
-        raise
-    except KeyError as error:
-        raise InputError(
-            f"{path}, which lacks tensor {error}", f"a {family} checkpoint", "fetch it again"
-        ) from error
-    except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}, whose tensors do not fit ({reason})", f"a {family}", "fetch it again"
-        ) from error
+    network = _build(path, family, tensors)
     if check_tap_set(family, taps or facts.get("tap_set", "all")) == "second_conv":
         network.taps = tuple(tap for tap in network.taps if tap.name.endswith("_conv2"))
     network = network.eval().requires_grad_(False).to(device)
@@ -61,37 +50,74 @@ def load_generator(
     return network
 
 
+def _build(path: str | Path, family: str, tensors: dict[str, Tensor]) -> Generator:
+    """The network of a family's tensors; InputError names the file."""
+    try:
+        return FAMILIES[choose("family", family, FAMILIES)](tensors)
+    except InputError as error:
+        got = error.got if str(path) in error.got else f"{path}: {error.got}"
+        raise InputError(got, error.wanted, error.remedy) from error
+    except KeyError as error:
+        some = ", ".join(list(tensors)[:6]) or "no tensor"
+        raise InputError(
+            f"{path}, which lacks tensor {error} (it has {some} ...)",
+            f"a {family} checkpoint",
+            "fetch it again, or name another family",
+        ) from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}, whose tensors do not fit ({reason})", f"a {family}", "fetch it again"
+        ) from error
+
+
 def read_generator(
     path: str | Path,
     family: str | None = None,  # None: as the file says
     class_idx: int | None = None,  # of a conditional network
+    fused: bool | None = None,  # of a GenForce PGGAN
 ) -> tuple[dict[str, Tensor], dict]:
     """Tensors under our names, and facts, among them the family, from any supported file."""
     try:
         checkpoint = read_checkpoint(path)
         ours = checkpoint.format == "safetensors" and find_layout(checkpoint.tensors) is None
         if ours:
-            return checkpoint.tensors, _own_facts(checkpoint.facts, family, class_idx)
-        tensors, facts = convert_checkpoint(checkpoint, FAMILIES, class_idx)
+            facts = _own_facts(checkpoint, family, class_idx, fused)
+            try:
+                _build(path, facts["family"], checkpoint.tensors)
+            except InputError:
+                if "family" in checkpoint.facts:
+                    raise
+                recognize(checkpoint.tensors)  # says what was found, and the nearest layout
+            return checkpoint.tensors, facts
+        tensors, facts = convert_checkpoint(checkpoint, FAMILIES, class_idx, fused)
     except InputError as error:
         got = error.got if str(path) in error.got else f"{path}: {error.got}"
         raise InputError(got, error.wanted, error.remedy) from error
+    except Exception as error:  # the border of all readers: whatever a damaged file raises
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise InputError(
+            f"{path}, which cannot be read ({reason})",
+            "a generator's checkpoint of a layout of docs/studies.md",
+            "fetch the file again, or save its state dict alone",
+        ) from error
     if family not in (None, facts["family"]):
         raise InputError(f"{path}, a {facts['family']}", f"a {family}", "change family")
     return tensors, facts
 
 
-def _own_facts(facts: dict, family: str | None, class_idx: int | None) -> dict:
+def _own_facts(
+    checkpoint: Checkpoint, family: str | None, class_idx: int | None, fused: bool | None
+) -> dict:
     """The facts of a file of ours, with the family: `family`, else as they say."""
     if class_idx is not None:
         raise InputError("a network without classes", "no class_idx", "leave class_idx out")
+    if fused is not None:
+        raise InputError("fused for a file that tells by itself", "no fused", "leave fused out")
+    facts = checkpoint.facts
     if family is None and "family" not in facts:
-        raise InputError(
-            "a file of unknown layout, which names no family",
-            f"one of {', '.join(FAMILIES)}",
-            "pass family=",
-        )
-    return facts | ({} if family is None else {"family": family})
+        recognize(checkpoint.tensors)
+    return facts | ({} if family is None else {"family": choose("family", family, FAMILIES)})
 
 
 def check_tap_set(family: str, tap_set: str) -> str:

@@ -1,16 +1,17 @@
 """Checkpoints of other projects, converted to our named tensors and facts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from pipeline.generators.contract import Generator
-from pipeline.generators.importers.layouts import recognize
-from pipeline.generators.importers.translations import fix_class
+from pipeline.generators.importers.layouts import Layout, recognize
+from pipeline.generators.importers.translations import fix_class, has_noise, tells_fused
 from pipeline.generators.latents import sample_z
 from pipeline.generators.readers.formats import Checkpoint
 from pipeline.runtime.errors import InputError
+from pipeline.runtime.progress import say
 
 W_AVG_SAMPLES = 10_000
 # What a tensor of another shape or type raises in a conversion, besides our own InputError.
@@ -21,11 +22,16 @@ def convert_checkpoint(
     checkpoint: Checkpoint,
     builders: dict[str, Callable[[dict], Generator]],  # by family
     class_idx: int | None = None,  # of a conditional network; None: it has no classes
+    fused: bool | None = None,  # of a PGGAN of equal widths, which does not tell; None: not
 ) -> tuple[dict[str, Tensor], dict]:
     """Tensors under our names, and facts; InputError if the network is none that we know."""
     layout = recognize(checkpoint.tensors)
     try:
-        tensors = layout.read(fix_class(checkpoint.tensors, class_idx))
+        layout.check(checkpoint.tensors)
+        options = {"fused": fused} if layout.family == "pggan" else {}
+        if fused is not None and not options:
+            raise InputError(f"fused of a {layout.family}", "no fused", "leave fused out")
+        tensors = layout.read(fix_class(checkpoint.tensors, class_idx), **options)
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         network = builders[layout.family](measured_average(tensors, builders[layout.family]))
     except InputError:
@@ -37,8 +43,20 @@ def convert_checkpoint(
             f"a whole {layout.family} of {layout.source}",
             "fetch the file again",
         ) from error
+    for line in _assumed(checkpoint, layout, fused):
+        say(line)
     facts = facts_of(network) | {"layout": layout.source, "format": checkpoint.format}
     return tensors, facts | ({} if class_idx is None else {"class_idx": class_idx})
+
+
+def _assumed(checkpoint: Checkpoint, layout: Layout, fused: bool | None) -> Iterator[str]:
+    """What a file does not tell and was assumed, a line each."""
+    if checkpoint.part.rpartition(" / ")[2] in ("g", "netG", "GAN"):
+        yield f"read the generator under {checkpoint.part!r}: no average of its weights was found"
+    if layout.source == "rosinality" and not has_noise(checkpoint.tensors):
+        yield "the file holds no noise maps: they were drawn, from seeds 0, 1, 2 ... by layer"
+    if layout.family == "pggan" and fused is None and tells_fused(checkpoint.tensors) is None:
+        yield "a PGGAN of equal widths does not tell whether it is fused: assumed not; see `fused`"
 
 
 def facts_of(network: Generator) -> dict:

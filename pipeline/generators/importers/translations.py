@@ -112,8 +112,11 @@ def stylegan2_from_nvlabs(tensors: Tensors) -> Tensors:
     for level in range(levels):
         block = f"synthesis.b{4 * 2**level}"
         if f"{block}.skip.weight" in tensors or f"{block}.torgb.weight" not in tensors:
+            resnet = any(name.endswith(".skip.weight") for name in tensors)
             raise InputError(
-                f"a block {block} of architecture resnet or orig", "skip", "use another network"
+                f"a StyleGAN2 of architecture {'resnet' if resnet else 'orig'} (at {block})",
+                "architecture skip: a ToRGB in each block",
+                "use another network; this one is intact, but is not supported",
             )
         for k in (0, 1)[level == 0 :]:
             conv = f"{block}.conv{k}"
@@ -194,6 +197,7 @@ def stylegan2_from_rosinality(tensors: Tensors) -> Tensors:
     _check_filters(tensors, "kernel")
     levels = 1 + _levels(tensors, "to_rgbs.{}.conv.weight")
     found = {"const": tensors["input.input"].float()}
+    drawn = not has_noise(tensors)
     for index in range(2 * levels - 1):
         name = "conv1" if index == 0 else f"convs.{index - 1}"
         modulation = f"{name}.conv.modulation"
@@ -202,7 +206,7 @@ def stylegan2_from_rosinality(tensors: Tensors) -> Tensors:
             tensors[f"{name}.conv.weight"][0],
             tensors[f"{name}.activate.bias"],
             tensors[f"{name}.noise.weight"],
-            tensors[f"noises.noise_{index}"],
+            _drawn_noise(index) if drawn else tensors[f"noises.noise_{index}"],
             (tensors[f"{modulation}.weight"], tensors[f"{modulation}.bias"]),
         )
     for level in range(levels):
@@ -212,6 +216,17 @@ def stylegan2_from_rosinality(tensors: Tensors) -> Tensors:
         found |= _to_rgb(level, tensors[f"{name}.conv.weight"][0], tensors[f"{name}.bias"], affine)
     found |= _mapping(tensors, "style.{}", ROOT2, ROOT2, first=1)  # 0 is the pixel norm
     return found | _average(tensors, "latent_avg")
+
+
+def has_noise(tensors: Tensors) -> bool:
+    """Whether a rosinality file holds its noise maps; early ones do not."""
+    return any(name.startswith("noises.") for name in tensors)
+
+
+def _drawn_noise(index: int) -> Tensor:
+    """The noise map of a layer, unit normal, the same in every conversion."""
+    side = 4 * 2 ** ((index + 1) // 2)
+    return torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(index))
 
 
 def stylegan_from_genforce(tensors: Tensors) -> Tensors:
@@ -239,16 +254,32 @@ def stylegan_from_genforce(tensors: Tensors) -> Tensors:
     return found | _average(tensors, "truncation.w_avg")
 
 
-def pggan_from_genforce(tensors: Tensors) -> Tensors:
+def tells_fused(tensors: Tensors) -> bool | None:
+    """Whether a GenForce PGGAN upsamples by transposed convolutions; None: no kernel tells."""
+    ups = [f"layer{i}" for i in range(2, 40, 2) if f"layer{i}.weight" in tensors]
+    shapes = [(tensors[f"{up}.weight"].shape, len(tensors[f"{up}.bias"])) for up in ups]
+    uneven = [shape[0] != out for shape, out in shapes if shape[0] != shape[1]]
+    return any(uneven) if uneven else None
+
+
+def pggan_from_genforce(tensors: Tensors, fused: bool | None = None) -> Tensors:
     """GenForce's PGGAN (`layer0.weight`): the first layer is a padded convolution of one pixel.
 
     Networks with `fused_scale` store the kernels that double the resolution as [in, out, 3, 3];
-    where the width changes, a kernel that does not fit its bias tells.
+    where the width changes, a kernel that does not fit its bias tells. Where no width changes,
+    `fused` says; None: not fused.
     """
     _refuse_growth(tensors.get("lod"))
     levels = _levels(tensors, "output{}.weight")
     ups = [f"layer{index}" for index in range(2, 2 * levels, 2)]
-    fused = any(len(tensors[f"{up}.weight"]) != len(tensors[f"{up}.bias"]) for up in ups)
+    told = tells_fused(tensors)
+    if None not in (told, fused) and told != fused:
+        raise InputError(
+            f"fused {fused} of a PGGAN whose kernels are {'' if told else 'not '}fused",
+            f"fused {told}, or none",
+            "leave fused out",
+        )
+    fused = bool(told if fused is None else fused)
     first = _scaled(tensors["layer0.weight"], ROOT2)  # [out, z, 4, 4]
     found = {"layers.0.weight": first.flip(2, 3).permute(0, 2, 3, 1)}
     for index in range(2 * levels):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.generators.importers.parts import choose_part
 from pipeline.generators.readers.nvlabs import (
     Module,
     attributes,
@@ -21,17 +22,8 @@ from pipeline.runtime.weights import read_safetensors
 
 MAX_GIB = 8  # of a file
 
-# Where state dicts lie in published files; an average of the weights comes before the weights.
-PARTS = (
-    "G_ema",
-    "generator_smooth",
-    "g_ema",
-    "generator",
-    "netG_state_dict",
-    "params_ema",
-    "state_dict",
-    "model",
-)
+# Where networks lie in NVLabs' pickles.
+PARTS = ("G_ema", "generator", "model")
 
 # What a file that is none of ours begins with.
 STARTS = {
@@ -41,9 +33,9 @@ STARTS = {
     b"version https://git-lfs": "a git-lfs pointer: the file itself was not fetched",
     b"\x89hdf": "an HDF5 file (Keras)",
     b"\x93numpy": "a NumPy array",
-    b"\x1f\x8b": "a gzip file",
+    b"\x1f\x8b": "a gzip file: unpack it and name the file in it",
     b"gguf": "a GGUF file",
-    b"ustar": "a tar file",
+    b"\xfd7zxz": "an xz file: unpack it and name the file in it",
 }
 
 # What classes in a pickle say about a network that is no StyleGAN2.
@@ -73,7 +65,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a generator's state dict; InputError says what else the file seems to be."""
     kind = sniff(path)
     if kind == "safetensors":
-        return Checkpoint(kind, "", *read_safetensors(path))
+        tensors, facts = read_safetensors(path)
+        if "family" in facts:
+            return Checkpoint(kind, "", tensors, facts)
+        chosen = choose_part(tensors)
+        return Checkpoint(kind, chosen.name, chosen.tensors, facts)
     content = Path(path).read_bytes()
     value = load_plain(content) if kind == "torch" else read_nvlabs(content)
     try:
@@ -90,6 +86,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def sniff(path: str | Path) -> str:
     """safetensors, torch or nvlabs, by the first bytes; InputError names what else it is."""
     path = Path(path)
+    if path.is_dir():
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+        raise InputError(f"{path}, a folder with {names}", "a checkpoint", "name the file in it")
     if not path.is_file():
         raise InputError(
             f"no file at {path}", "a checkpoint", "check the path, or run `dvc repro` to make it"
@@ -123,9 +122,6 @@ def _state_dict(value: Any) -> tuple[str, dict[str, Any]]:
         found = value.get(part)
         if isinstance(found, Module):
             return part, _of_module(found)
-        if isinstance(found, dict):
-            extra = {k: v for k, v in value.items() if k == "latent_avg" and isinstance(v, Tensor)}
-            return part, _unprefixed(found) | extra
     if modules := {k: v for k, v in value.items() if isinstance(v, Module)}:
         part, module = next(iter(modules.items()))
         raise InputError(
@@ -137,14 +133,8 @@ def _state_dict(value: Any) -> tuple[str, dict[str, Any]]:
             "a generator",
             "read it with pipeline.published_extractors",
         )
-    return "", _unprefixed(value)
-
-
-def _unprefixed(tensors: dict) -> dict:
-    """Without the `module.` that DataParallel puts before every name."""
-    if tensors and all(str(name).startswith("module.") for name in tensors):
-        return {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
+    chosen = choose_part(value)
+    return chosen.name, chosen.tensors
 
 
 def _seems(module: Module) -> str:
