@@ -5,59 +5,31 @@ Per-pixel classifiers (SegFormer, Xie et al. 2021; UPerNet, Xiao et al. 2018) an
 """
 
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import InputError
+from pipeline.teachers.preprocessing import Preprocessing, of_processor
 
 INSTALL = "pip install 'transformers>=4.40'  (or: pip install -e '.[teachers]')"
 # Auto class that reads an architecture, by how the architecture's name ends.
 PER_PIXEL, MASKS = "ForSemanticSegmentation", ("Mask2Former", "MaskFormer")
-RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
+# Processors of models, for configurations that name none.
+PROCESSORS = {
+    "beit": "BeitImageProcessor",
+    "dpt": "DPTImageProcessor",
+    "mobilevit": "MobileViTImageProcessor",
+    "mobilevitv2": "MobileViTImageProcessor",
+    "mobilenet_v2": "MobileNetV2ImageProcessor",
+    "mask2former": "Mask2FormerImageProcessor",
+    "maskformer": "MaskFormerImageProcessor",
+}
+POINTER = b"version https://git-lfs"
+PAGES = (b"<!doctype", b"<html")
 EPS = 1e-6  # of scores, before their logarithm
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What the model's image processor does to an image, as its configuration says."""
-
-    size: tuple[int, int] | None  # height, width; None: as it comes
-    shortest_edge: int | None
-    longest_edge: int | None
-    divisor: int  # sides are rounded up to its multiples
-    resample: str
-    scale: float  # of pixel values 0-255
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images [N, 3, H, W] in [-1, 1] as the network reads them; differentiable."""
-        height, width = self._target(*images.shape[-2:])
-        if (height, width) != tuple(images.shape[-2:]):
-            smooth = self.resample != "nearest"
-            options = {"align_corners": False, "antialias": True} if smooth else {}
-            images = F.interpolate(images, (height, width), mode=self.resample, **options)
-        x = (images.clamp(-1, 1) + 1) * (127.5 * self.scale)
-        mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return (x - mean) / std
-
-    def _target(self, height: int, width: int) -> tuple[int, int]:
-        if self.size is not None:
-            return self.size
-        if self.shortest_edge is None:
-            return height, width
-        factor = self.shortest_edge / min(height, width)
-        if self.longest_edge:
-            factor = min(factor, self.longest_edge / max(height, width))
-        sides = (round(side * factor) for side in (height, width))
-        height, width = (math.ceil(side / self.divisor) * self.divisor for side in sides)
-        return height, width
 
 
 class Network(nn.Module):
@@ -108,6 +80,7 @@ def load_network(path: str | Path) -> Network:
             "a Hugging Face model: config.json, preprocessor_config.json, model.safetensors",
             f"fetch it with `hf download OWNER/NAME --local-dir {path}`",
         )
+    _check_weights(Path(path))
     config = _attempt(path, transformers.AutoConfig.from_pretrained)
     auto = _auto_class(path, config, transformers)
     model, report = _attempt(path, auto.from_pretrained, output_loading_info=True)
@@ -118,7 +91,26 @@ def load_network(path: str | Path) -> Network:
             "fetch the model again, or mend id2label in its config.json",
         )
     names = tuple(config.id2label[i] for i in sorted(config.id2label))
-    return Network(model, read_preprocessing(path), names)
+    return Network(model, read_preprocessing(path, config), names)
+
+
+def _check_weights(folder: Path) -> None:
+    """InputError for a weights file that is a git-lfs pointer, a web page or empty."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix not in (".safetensors", ".bin") or not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            head = opened.read(64).lower().lstrip()
+        what = "an empty file" if not head else None
+        what = "a git-lfs pointer, not the weights" if head.startswith(POINTER) else what
+        what = "a web page: the download gave no file" if head.startswith(PAGES) else what
+        if what:
+            raise InputError(
+                f"{file}, {what}",
+                "the model's weights",
+                "fetch them: `git lfs pull` in its clone, or `hf download OWNER/NAME --local-dir "
+                f"{folder}`",
+            )
 
 
 def _auto_class(path: object, config: Any, transformers: Any) -> Any:
@@ -139,7 +131,7 @@ def _attempt(path: object, load: Any, **options: object) -> Any:
     """What `load` makes of a model; its many errors as one sentence."""
     try:
         return load(path, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # the border: a damaged file can raise anything in the readers
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
         raise InputError(
             f"{path}, which transformers cannot load ({reason})",
@@ -148,7 +140,7 @@ def _attempt(path: object, load: Any, **options: object) -> Any:
         ) from error
 
 
-def read_preprocessing(path: str | Path) -> Preprocessing:
+def read_preprocessing(path: str | Path, config: Any) -> Preprocessing:
     """The preprocessing of a model, from the file preprocessor_config.json of its folder."""
     if Path(path).is_dir():
         file = Path(path) / "preprocessor_config.json"
@@ -158,30 +150,34 @@ def read_preprocessing(path: str | Path) -> Preprocessing:
         file = Path(_attempt(path, lambda p: cached_file(p, "preprocessor_config.json")))
     try:
         facts = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} without a readable preprocessor_config.json",
             "the file that says how the model's images are resized and normalized",
             "fetch the model again",
         ) from error
-    return _preprocessing(facts)
+    if not isinstance(facts, dict):
+        raise InputError(
+            f"{file} with a {type(facts).__name__}", "a JSON object", "fetch the model again"
+        )
+    return of_processor(_processor(facts, config, path), path)
 
 
-def _preprocessing(facts: dict) -> Preprocessing:
-    size, crop = facts.get("size", 512), facts.get("crop_size") or {}
-    if facts.get("do_center_crop") and "shortest_edge" in (size if isinstance(size, dict) else {}):
-        size = crop  # of a square: the whole image at the size that is left, not its middle
-    if isinstance(size, int):
-        size = {"height": size, "width": size}
-    sides = (size["height"], size["width"]) if "height" in size else None
-    resize, normalize = facts.get("do_resize", True), facts.get("do_normalize", True)
-    return Preprocessing(
-        sides if resize else None,
-        size.get("shortest_edge") if resize else None,
-        size.get("longest_edge", facts.get("max_size")),
-        facts.get("size_divisor") or facts.get("size_divisibility") or 1,
-        RESAMPLE.get(facts.get("resample", 2), "bilinear"),
-        facts.get("rescale_factor", 1 / 255) if facts.get("do_rescale", True) else 1.0,
-        tuple(facts.get("image_mean", (0.485, 0.456, 0.406))) if normalize else (0.0, 0.0, 0.0),
-        tuple(facts.get("image_std", (0.229, 0.224, 0.225))) if normalize else (1.0, 1.0, 1.0),
+def _processor(facts: dict, config: Any, path: object) -> Any:
+    """transformers' image processor of a configuration, on PIL; of its model's where it is silent.
+
+    `feature_extractor_type` is how old configurations name it.
+    """
+    import transformers
+
+    named = facts.get("image_processor_type") or facts.get("feature_extractor_type") or ""
+    name = str(named).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
+    name = name.removesuffix("Pil")
+    kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name, None)
+    if not str(name).endswith("ImageProcessor") or not isinstance(kind, type):
+        name = PROCESSORS.get(config.model_type, "SegformerImageProcessor")
+        kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
+    drop = {"image_processor_type", "feature_extractor_type"}
+    return _attempt(
+        path, lambda _: kind.from_dict({k: v for k, v in facts.items() if k not in drop})
     )
