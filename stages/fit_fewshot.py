@@ -29,7 +29,7 @@ def fit_fewshot(
     from pipeline.analysis.fewshot.scores import fit_costs, summary
     from pipeline.analysis.fewshot.sweeps import fit_fewshot
     from pipeline.data.annotation_files import open_pool
-    from pipeline.data.annotations import read_annotations
+    from pipeline.data.annotations import describe, read_annotations
     from pipeline.data.features import open_source
     from pipeline.data.inputs import open_study
     from pipeline.extractors.networks import save_extractor
@@ -40,6 +40,8 @@ def fit_fewshot(
     study = open_study(source, str(masks), read_json(pixels)["facts"])
     if annotations:
         drawn = read_annotations(annotations, open_pool(source, masks))
+        if drawn:
+            print(describe(drawn, study.classes, annotations))
         study = replace(study, annotations=drawn)
         draws = replace(draws, shots=len(drawn) or draws.shots)
     best = read_json(full)

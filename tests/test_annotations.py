@@ -278,7 +278,7 @@ def test_wrong_masks_are_one_sentence(mask, color, message, pool, tmp_path):
     [
         ({"a": 1}, "layout is unknown; wanted COCO"),
         ("class", "class 'beard' in .*; wanted one of bg, skin, nose, hair"),
-        ("circle", "a circle in .*; wanted polygons and rectangles"),
+        ("line", "a linestrip in .*; wanted polygons, rectangles, circles and masks"),
         ("unknown", "'cat.png', which is no exported sample"),
     ],
 )
@@ -286,9 +286,10 @@ def test_wrong_exports_are_one_sentence(value, message, pool, tmp_path):
     if isinstance(value, str):
         kind, value = value, labelme(pool)
         value["imagePath"] = "cat.png" if kind == "unknown" else value["imagePath"]
-        value["shapes"][0] |= {"class": {"label": "beard"}, "circle": {"shape_type": "circle"}}.get(
-            kind, {}
-        )
+        value["shapes"][0] |= {
+            "class": {"label": "beard"},
+            "line": {"shape_type": "linestrip"},
+        }.get(kind, {})
     (tmp_path / "x.json").write_text(json.dumps(value))
     with pytest.raises(InputError, match=message):
         read_annotations(tmp_path, pool)

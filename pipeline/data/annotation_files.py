@@ -86,4 +86,5 @@ def open_pool(source: Source, masks: str | Path) -> Pool:
         sha256(source.checkpoint),
         tuple(labels.attributes["classes"]),
         labels.label_size,
+        source.generator().resolution,
     )

@@ -1,26 +1,37 @@
 """Masks that people drew on exported samples, found again by the samples' names.
 
-Indexed or colored PNGs, and the exports of COCO (polygons, RLE), LabelMe and Label Studio (brush,
-polygon). A pixel that nobody labeled is UNLABELED; of shapes that overlap, the last one counts.
+Indexed or colored PNGs, TIFFs and BMPs, and the exports of COCO, LabelMe, Label Studio and CVAT.
+A pixel that nobody labeled is UNLABELED; of shapes that overlap, the last one counts.
 """
 
+import codecs
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from pipeline.data.annotation_cvat import read_xml, read_zip
 from pipeline.data.annotation_formats import Shape, reader
 from pipeline.data.mask_files import Mask, read_ids
 from pipeline.data.pixels import UNLABELED
 from pipeline.runtime.errors import InputError
 
+# Roboflow writes psi0-5 for psi0.5.
 NAME = re.compile(
-    r"(?P<study>[\w.]+)-(?P<split>[a-z]+)-(?P<row>\d+)-seed(?P<seed>\d+)-psi(?P<psi>[\d.]+)"
-    r"-(?P<generator>[0-9a-f]{8})"
+    r"(?P<study>[\w.]+)-(?P<split>[a-z]+)-(?P<row>\d+)-seed(?P<seed>\d+)"
+    r"-psi(?P<psi>\d+(?:[.-]\d+)?)-(?P<generator>[0-9a-f]{8})"
+)
+
+
+MASKS = {".png", ".bmp", ".tif", ".tiff"}
+FORMS = (
+    "PNG, TIFF or BMP masks, JSON of COCO, LabelMe or Label Studio, or CVAT's XML or zip "
+    "(docs/annotations.md)"
 )
 
 
@@ -49,7 +60,7 @@ class SampleName:
                 "a name as stages.export_samples gives: STUDY-pool-ROW-seedSEED-psiPSI-GENERATOR",
                 "keep the images' names in the annotation tool",
             )
-        numbers = int(found["row"]), int(found["seed"]), float(found["psi"].rstrip("."))
+        numbers = int(found["row"]), int(found["seed"]), float(found["psi"].replace("-", "."))
         return cls(
             found["study"],
             found["split"],
@@ -67,6 +78,7 @@ class Pool:
     generator: str  # hex digits of the checkpoint's sha256
     classes: tuple[str, ...]
     size: int  # px of masks
+    image_size: int  # px of exported images
 
     def row(self, name: SampleName) -> int:
         """The sample's row; InputError if it is another generator's, or of another draw."""
@@ -87,14 +99,15 @@ class Pool:
 def read_annotations(folder: str | Path, pool: Pool) -> dict[int, Mask]:
     """{row of the pool: mask} of all annotations in a folder, at the size of the pool's masks.
 
-    Masks may be drawn at that size or at a multiple of it. An empty folder gives none.
+    Masks may be drawn at that size or at a multiple of it. A folder that is empty but for READMEs
+    gives none; InputError for any other file that cannot be read, or holds no annotation.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder at {folder}", "annotations", "make it, or leave the default")
     found: dict[int, Mask] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".png", ".json"}):
-        for name, mask in _masks(path, pool):
+    for path in _files(folder):
+        for name, mask in _guarded(path, pool):
             row = pool.row(SampleName.parse(name))
             if row in found:
                 raise InputError(
@@ -110,9 +123,51 @@ def read_annotations(folder: str | Path, pool: Pool) -> dict[int, Mask]:
     return found
 
 
+def describe(found: Mapping[int, Mask], classes: Sequence[str], folder: str | Path) -> str:
+    """One line: how many samples, labeled pixels of each class, from which files."""
+    counts: Counter[int] = Counter()
+    for mask in found.values():
+        counts.update(mask.ravel().tolist())
+    pixels = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(classes) if counts[i])
+    files = ", ".join(str(path.relative_to(folder)) for path in _files(Path(folder)))
+    return f"{len(found)} annotated samples; labeled pixels: {pixels}; from {files}"
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of annotations, in order; InputError for one of a form that is not read."""
+    ours = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if (path.is_symlink() or not path.is_dir())
+        and not path.name.startswith(".")  # macOS: ._NAME, .DS_Store
+        and path.name.lower() not in {"readme", "readme.md", "readme.txt"}
+        and "__MACOSX" not in path.parts
+    ]
+    for path in ours:
+        if path.suffix.lower() not in {*MASKS, ".json", ".xml", ".zip"}:
+            raise InputError(
+                f"{path}, a file that is not read", FORMS, "export it so, or remove it"
+            )
+    return ours
+
+
+def _guarded(path: Path, pool: Pool) -> list[tuple[str, Mask]]:
+    """All annotations of a file, at least one; InputError whatever is wrong with it."""
+    try:
+        found = list(_masks(path, pool))
+    except InputError:
+        raise
+    except Exception as error:  # readers take a file's layout for granted; here is their border
+        what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(f"{path}, which cannot be read ({what})", FORMS, "export again") from error
+    if not found:
+        raise InputError(f"{path} without an annotation", FORMS, "annotate some, or remove it")
+    return found
+
+
 def _masks(path: Path, pool: Pool) -> Iterator[tuple[str, Mask]]:
     """(name of the sample, mask) of one file."""
-    if path.suffix.lower() == ".png":
+    if path.suffix.lower() in MASKS:
         if path.name.startswith("task-"):
             raise InputError(
                 f"{path}, a PNG of Label Studio, which does not name its image",
@@ -121,12 +176,28 @@ def _masks(path: Path, pool: Pool) -> Iterator[tuple[str, Mask]]:
             )
         yield path.stem, read_ids(path, pool.classes)
         return
+    if path.suffix.lower() in {".xml", ".zip"}:
+        yield from _cvat_masks(path, pool)
+        return
     try:
-        value = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        value = json.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # UTF-8, 16 or 32
+    except ValueError as error:
         raise InputError(f"{path}, which is not JSON ({error})", "JSON", "export again") from error
-    for name, size, shapes in reader(path, value)(value, path):
-        yield name, _paint(shapes, size, pool.classes, path)
+    for name, size, shapes in reader(path, value)(value, path, pool.image_size):
+        yield str(name), _paint(shapes, size, pool.classes, path)
+
+
+def _cvat_masks(path: Path, pool: Pool) -> Iterator[tuple[str, Mask]]:
+    """(name of the sample, mask) of one export of CVAT."""
+    zipped = path.suffix.lower() == ".zip"
+    for name, mask, xml in (
+        read_zip(path, pool.classes) if zipped else [(path.name, None, path.read_bytes())]
+    ):
+        if mask is not None:
+            yield name, mask
+            continue
+        for image, size, shapes in read_xml(xml, path):
+            yield str(image), _paint(shapes, size, pool.classes, path)
 
 
 def _paint(

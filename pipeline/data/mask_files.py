@@ -75,6 +75,7 @@ def read_ids(path: str | Path, classes: Sequence[str]) -> Mask:
     else:
         found = _by_color(rgba, classes)
         found = _by_index(ids, rgba, found, len(classes)) if mode == "P" else found
+        found = np.where(rgba[..., 3] == 0, UNLABELED, found)
     if (found == UNKNOWN).any():
         raise _unknown_color(path, rgba[found == UNKNOWN][0], classes)
     wrong = found[(found >= len(classes)) & (found != UNLABELED)]
