@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import pickle
 import random
 import struct
@@ -360,12 +361,15 @@ def dropped(tensors: dict, rng: random.Random) -> dict:
     return {k: v for k, v in tensors.items() if k != gone}
 
 
+MUTATIONS = int(os.environ.get("FUZZ", "50"))  # of each format
+
+
 @pytest.mark.parametrize("source", ["pggan", "stylegan", "rosinality", "nvlabs", "ours"])
-def test_fifty_mutations_give_a_network_or_a_sentence(tmp_path, source):
+def test_mutations_give_a_network_or_a_sentence(tmp_path, source):
     tensors, write = sources()[source]
     whole, path, loaded = write(tensors), tmp_path / "x", 0
     rng = random.Random(source)
-    for _ in range(50):
+    for _ in range(MUTATIONS):
         mutate = rng.choice([flip, flip, cut, renamed, reshaped, dropped])
         content = mutate(whole, rng) if mutate in (flip, cut) else write(mutate(tensors, rng))
         path.write_bytes(content)
@@ -376,4 +380,5 @@ def test_fifty_mutations_give_a_network_or_a_sentence(tmp_path, source):
             loaded += 1
         except InputError as error:
             assert error.got and error.wanted and error.remedy
-    assert 0 < loaded < 50, "flips within weights load, other mutations do not"
+            assert str(path) in str(error)
+    assert 0 < loaded < MUTATIONS, "flips within weights load, other mutations do not"
