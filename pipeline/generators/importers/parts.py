@@ -34,6 +34,11 @@ class Part:
         """Keys and prefix, as a sentence names them; "" for a whole file."""
         return " / ".join((*self.path, *([self.prefix.rstrip(".")] if self.prefix else ())))
 
+    def lies_in(self, other: "Part") -> bool:
+        """Whether it is a part of another network: the same dict, behind a longer prefix."""
+        longer = self.prefix != other.prefix and self.prefix.startswith(other.prefix)
+        return longer and self.path == other.path
+
     @property
     def averaged(self) -> bool:
         """Whether a key or the prefix says that it is an average of weights."""
@@ -53,7 +58,11 @@ def choose_part(value: dict) -> Part:
     InputError if two networks are equally likely, or if there is no tensor.
     """
     dicts = list(_dicts(value, ()))
-    found = sorted((part for one in dicts for part in _networks(*one)), key=lambda part: part.rank)
+    every = [part for one in dicts for part in _networks(*one)]
+    found = sorted(
+        (part for part in every if not any(part.lies_in(other) for other in every)),
+        key=lambda part: part.rank,
+    )
     if not found:
         path, tensors = max(dicts, key=lambda one: len(one[1]), default=((), {}))
         if not tensors:
