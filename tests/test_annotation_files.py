@@ -101,6 +101,10 @@ REFUSED = {
     "two annotators": (task(drawn(), drawn()), "task 7 in .* with 2 annotations"),
     "no region": (task(), "task 7 in .* without a region"),
     "all cancelled": (task(drawn(was_cancelled=True)), "task 7 in .* without a region"),
+    "turned": (
+        task({"result": [drawn()["result"][0] | {"image_rotation": 90}]}),
+        "task 7 in .*turned",
+    ),
     "line": (labelme(BOX, "linestrip"), "a linestrip in"),
     "huge": (labelme(imageHeight=10**9, imageWidth=10**9), "an image of 1000000000x1000000000 px"),
     "long RLE": (coco({"counts": [10**12, 5], "size": [64, 64]}), "RLE of 1000000000005 pixels"),
@@ -240,6 +244,7 @@ def test_a_zip_of_masks_with_unknown_labels_or_colors_is_refused(facts, message,
 
 BROKEN_CVAT = {
     "video": ("<annotations><track/></annotations>", "XML of another kind"),
+    "skeleton": (XML % '<skeleton label="skin"/>', "a skeleton in"),
     "points": (XML % '<points label="skin" points="1,2"/>', "a points in"),
     "outside": (
         XML % '<mask label="skin" rle="0,4" left="63" top="0" width="2" height="2"/>',
@@ -262,4 +267,11 @@ def test_a_zip_of_something_else_lists_what_it_holds(tmp_path):
     with ZipFile(tmp_path / "a.zip", "w") as members:
         members.writestr("photos/a.jpg", "x")
     with pytest.raises(InputError, match=r"a zip that holds photos/a\.jpg; wanted CVAT"):
+        read_annotations(tmp_path, POOL)
+
+
+def test_pages_of_a_tiff_are_not_dropped(tmp_path):
+    page = Image.fromarray(np.zeros((64, 64), np.uint8))
+    page.save(tmp_path / f"{NAME}.tiff", save_all=True, append_images=[page])
+    with pytest.raises(InputError, match="of 2 pages"):
         read_annotations(tmp_path, POOL)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.annotation_shapes import (
+    AnnotatedImage,
     checked_size,
     corners,
     ellipse,
@@ -29,21 +30,34 @@ LABELS, MASKS = "labelmap.txt", "SegmentationClass/"  # in a zip of masks
 MAX_BYTES = 1 << 28  # of a zip's member, unpacked
 
 
-def read_xml(text: bytes, path: Path) -> Iterator[tuple[str, tuple[int, int], list]]:
-    """(image's name, (height, width), its shapes by z_order) of each annotated image."""
+def holds_xml(path: Path) -> bool:
+    """Whether a zip is of CVAT for images: it holds the XML."""
+    with ZipFile(path) as members:
+        return ANNOTATIONS in members.namelist()
+
+
+def read_xml(path: Path) -> Iterator[AnnotatedImage]:
+    """(image's name, (height, width), its shapes by z_order) of each annotated image.
+
+    From the XML, or the zip that holds it.
+    """
+    text = path.read_bytes()
+    if path.suffix.lower() == ".zip":
+        with ZipFile(path) as members:
+            text = _member(members, ANNOTATIONS, path)
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise InputError(f"{path}, which is not XML ({error})", "XML", "export again") from error
     if root.tag != "annotations" or root.find("track") is not None:
         raise InputError(
-            f"{path}, XML of another kind ({root.tag})",
+            f"{path}, XML of another kind ({'tracks' if root.tag == 'annotations' else root.tag})",
             "the XML of CVAT for images 1.1",
             "export the task in this form",
         )
     for image in root.iter("image"):
         size = checked_size(image.get("height"), image.get("width"), path)
-        drawn = [shape for shape in image if shape.tag not in {"tag", "skeleton"}]
+        drawn = [shape for shape in image if shape.tag != "tag"]  # of the whole image
         drawn.sort(key=lambda shape: int(shape.get("z_order", "0")))
         shapes = [(shape.attrib["label"], _shape(shape, size, path)) for shape in drawn]
         if shapes:
@@ -78,20 +92,10 @@ def _shape(shape: ElementTree.Element, size: tuple[int, int], path: Path) -> Mas
     )
 
 
-def read_zip(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, Mask | None, bytes]]:
-    """(name, mask, b"") of each mask in a zip; of a zip with XML one (name, None, the XML)."""
+def read_masks(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, Mask]]:
+    """(image's name, mask) of each mask in a zip of `Segmentation mask 1.1`."""
     with ZipFile(path) as members:
         names = [name for name in members.namelist() if "__MACOSX" not in name]
-        large = [name for name in names if members.getinfo(name).file_size > MAX_BYTES]
-        if large:
-            raise InputError(
-                f"{large[0]} of {path}, more than {MAX_BYTES >> 20} MiB unpacked",
-                "annotations of exported samples",
-                "export again, without other files",
-            )
-        if ANNOTATIONS in names:
-            yield ANNOTATIONS, None, members.read(ANNOTATIONS)
-            return
         masks = [name for name in names if name.startswith(MASKS) and name.endswith(".png")]
         if LABELS not in names or not masks:
             raise InputError(
@@ -99,10 +103,22 @@ def read_zip(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, Mask | N
                 f"CVAT's {ANNOTATIONS}, or {LABELS} beside masks in {MASKS}",
                 "export in one of these forms, or unpack it here",
             )
-        colors = _colors(members.read(LABELS).decode("utf-8-sig"))
+        colors = _colors(_member(members, LABELS, path).decode("utf-8-sig"))
         for name in masks:
-            rgb = np.asarray(Image.open(BytesIO(members.read(name))).convert("RGB"))
-            yield Path(name).stem, _by_label(rgb, colors, classes, f"{name} of {path}"), b""
+            image = Image.open(BytesIO(_member(members, name, path)))
+            rgb = np.asarray(image.convert("RGB"))
+            yield Path(name).stem, _by_label(rgb, colors, classes, f"{name} of {path}")
+
+
+def _member(members: ZipFile, name: str, path: Path) -> bytes:
+    """A file of a zip, unpacked; InputError if it would fill the memory."""
+    if members.getinfo(name).file_size > MAX_BYTES:
+        raise InputError(
+            f"{name} of {path}, more than {MAX_BYTES >> 20} MiB unpacked",
+            "annotations of exported samples",
+            "export again, without other files",
+        )
+    return members.read(name)
 
 
 def _colors(text: str) -> dict[str, tuple[int, ...]]:

@@ -14,14 +14,18 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pipeline.data.annotation_shapes import checked_size, corners, ellipse, placed, polygon, runs
+from pipeline.data.annotation_shapes import (
+    AnnotatedImage,
+    Shape,
+    checked_size,
+    corners,
+    ellipse,
+    placed,
+    polygon,
+    runs,
+)
 from pipeline.data.mask_files import Mask
 from pipeline.runtime.errors import InputError
-
-Shape = tuple[str, UInt8[np.ndarray, "height width"]]  # class, where it is
-AnnotatedImage = tuple[
-    str, tuple[int, int], list[Shape]
-]  # sample's name, (height, width), its shapes
 
 
 def reader(path: Path, value: object) -> Callable[[Any, Path, int], Iterator[AnnotatedImage]]:
@@ -152,6 +156,12 @@ def _label_studio(value: Sequence, path: Path, _: int) -> Iterator[AnnotatedImag
         results = _results(task, path)
         shapes, size = [], (0, 0)
         for result in results:
+            if result.get("image_rotation"):
+                raise InputError(
+                    f"task {task.get('id')} in {path}, whose image was turned",
+                    "the image as exported",
+                    "turn it back in Label Studio, and annotate it again",
+                )
             size = checked_size(result["original_height"], result["original_width"], path)
             shapes.append(_label_studio_shape(result, size, path))
         if not shapes:

@@ -11,6 +11,10 @@ import numpy as np
 from pipeline.data.mask_files import Mask
 from pipeline.runtime.errors import InputError
 
+Shape = tuple[str, Mask]  # class, where it is
+# Sample's name, (height, width), its shapes.
+AnnotatedImage = tuple[str, tuple[int, int], list[Shape]]
+
 MAX_SIDE = 16_384  # px: a larger size is a damaged file's, and its mask would fill the memory
 
 

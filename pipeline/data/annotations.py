@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from pipeline.data.annotation_cvat import read_xml, read_zip
-from pipeline.data.annotation_formats import Shape, reader
+from pipeline.data.annotation_cvat import holds_xml, read_masks, read_xml
+from pipeline.data.annotation_formats import reader
+from pipeline.data.annotation_shapes import AnnotatedImage, Shape
 from pipeline.data.mask_files import Mask, read_ids
 from pipeline.data.pixels import UNLABELED
-from pipeline.runtime.errors import InputError
+from pipeline.runtime.errors import InputError, reading
 
 # Roboflow writes psi0-5 for psi0.5.
 NAME = re.compile(
     r"(?P<study>[\w.]+)-(?P<split>[a-z]+)-(?P<row>\d+)-seed(?P<seed>\d+)"
     r"-psi(?P<psi>\d+(?:[.-]\d+)?)-(?P<generator>[0-9a-f]{8})"
 )
-
 
 MASKS = {".png", ".bmp", ".tif", ".tiff"}
 FORMS = (
@@ -107,8 +107,9 @@ def read_annotations(folder: str | Path, pool: Pool) -> dict[int, Mask]:
         raise InputError(f"no folder at {folder}", "annotations", "make it, or leave the default")
     found: dict[int, Mask] = {}
     for path in _files(folder):
-        for name, mask in _guarded(path, pool):
-            row = pool.row(SampleName.parse(name))
+        for name, mask in _masks_of(path, pool):
+            with reading(path, FORMS, "export again"):
+                row = pool.row(SampleName.parse(name))
             if row in found:
                 raise InputError(
                     f"a second annotation of {name} in {path}", "one a sample", "remove one"
@@ -151,15 +152,10 @@ def _files(folder: Path) -> list[Path]:
     return ours
 
 
-def _guarded(path: Path, pool: Pool) -> list[tuple[str, Mask]]:
-    """All annotations of a file, at least one; InputError whatever is wrong with it."""
-    try:
+def _masks_of(path: Path, pool: Pool) -> list[tuple[str, Mask]]:
+    """(name of the sample, mask) of all annotations of a file, at least one."""
+    with reading(path, FORMS, "export again"):
         found = list(_masks(path, pool))
-    except InputError:
-        raise
-    except Exception as error:  # readers take a file's layout for granted; here is their border
-        what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise InputError(f"{path}, which cannot be read ({what})", FORMS, "export again") from error
     if not found:
         raise InputError(f"{path} without an annotation", FORMS, "annotate some, or remove it")
     return found
@@ -176,28 +172,22 @@ def _masks(path: Path, pool: Pool) -> Iterator[tuple[str, Mask]]:
             )
         yield path.stem, read_ids(path, pool.classes)
         return
-    if path.suffix.lower() in {".xml", ".zip"}:
-        yield from _cvat_masks(path, pool)
+    if path.suffix.lower() == ".zip" and not holds_xml(path):
+        yield from read_masks(path, pool.classes)
         return
+    for name, size, shapes in _shapes(path, pool):
+        yield str(name), _paint(shapes, size, pool.classes, path)
+
+
+def _shapes(path: Path, pool: Pool) -> Iterator[AnnotatedImage]:
+    """The annotated images of a file of shapes."""
+    if path.suffix.lower() in {".xml", ".zip"}:
+        return read_xml(path)
     try:
         value = json.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # UTF-8, 16 or 32
     except ValueError as error:
         raise InputError(f"{path}, which is not JSON ({error})", "JSON", "export again") from error
-    for name, size, shapes in reader(path, value)(value, path, pool.image_size):
-        yield str(name), _paint(shapes, size, pool.classes, path)
-
-
-def _cvat_masks(path: Path, pool: Pool) -> Iterator[tuple[str, Mask]]:
-    """(name of the sample, mask) of one export of CVAT."""
-    zipped = path.suffix.lower() == ".zip"
-    for name, mask, xml in (
-        read_zip(path, pool.classes) if zipped else [(path.name, None, path.read_bytes())]
-    ):
-        if mask is not None:
-            yield name, mask
-            continue
-        for image, size, shapes in read_xml(xml, path):
-            yield str(image), _paint(shapes, size, pool.classes, path)
+    return reader(path, value)(value, path, pool.image_size)
 
 
 def _paint(

