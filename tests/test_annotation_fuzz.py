@@ -81,7 +81,7 @@ def mutate(tree, data):
     if how == "drop":
         del parent[last]
     elif how == "retype":
-        parent[last] = data.draw(ODD)
+        parent[last] = deepcopy(data.draw(ODD))
     else:
         other = tree
         for key in data.draw(st.sampled_from(places)):
