@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.annotations import Pool, describe, read_annotations
-from pipeline.data.pixels import UNLABELED
+from pipeline.data.palette import UNLABELED
 from pipeline.runtime.errors import InputError
 
 CLASSES = ("bg", "skin", "hair")

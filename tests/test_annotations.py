@@ -18,7 +18,8 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.data.inputs import Study
 from pipeline.data.mask_files import read_ids, write_mask
-from pipeline.data.pixels import UNLABELED, draw_pixels
+from pipeline.data.palette import UNLABELED
+from pipeline.data.pixels import draw_pixels
 from pipeline.extractors.networks import load_extractor
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256, write_json

@@ -181,3 +181,19 @@ def test_a_dead_channel_stays_at_zero():
 def test_nothing_to_fit_on():
     with pytest.raises(InputError, match="no pixels"):
         problem(torch.zeros(0, 3), torch.zeros(0).long(), torch.zeros(0), 2, False)
+
+
+@pytest.mark.parametrize("precondition", [False, True], ids=["plain", "preconditioned"])
+def test_a_start_is_where_the_search_begins(precondition):
+    x, y, weights = sample()
+    data = prepare(x, y, weights, False)
+    solved = lbfgs(data, [0.01], 40)
+    again = lbfgs(data, [0.01], 3, precondition, start=solved.matrix[0])
+    assert again.objective[0][0] == pytest.approx(solved.objective[-1][0], rel=1e-5)
+    # Other labels of a tenth of the samples: from the old solution the first step comes nearer.
+    y[::10] = (y[::10] + 1) % CLASSES
+    changed = prepare(x, y, weights, False)
+    least = lbfgs(changed, [0.01], 60).objective[-1][0]
+    warm = lbfgs(changed, [0.01], 1, precondition, start=solved.matrix[0]).objective[-1][0]
+    cold = lbfgs(changed, [0.01], 1, precondition).objective[-1][0]
+    assert warm - least < (cold - least) / 2

@@ -22,7 +22,7 @@ from pipeline.data.annotation_shapes import (
     runs,
 )
 from pipeline.data.mask_files import Mask
-from pipeline.data.pixels import UNLABELED
+from pipeline.data.palette import UNLABELED
 from pipeline.runtime.errors import InputError
 
 ANNOTATIONS = "annotations.xml"  # in a zip of CVAT for images

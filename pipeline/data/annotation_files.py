@@ -13,8 +13,7 @@ from pipeline.data.arrays import Group
 from pipeline.data.features import Source
 from pipeline.data.images import to_uint8
 from pipeline.data.mask_files import write_mask
-from pipeline.data.palette import rgb
-from pipeline.data.pixels import UNLABELED
+from pipeline.data.palette import UNLABELED, rgb
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic, sha256
 

@@ -19,7 +19,7 @@ from pipeline.data.annotation_cvat import holds_xml, read_masks, read_xml
 from pipeline.data.annotation_formats import reader
 from pipeline.data.annotation_shapes import AnnotatedImage, Shape
 from pipeline.data.mask_files import Mask, read_ids
-from pipeline.data.pixels import UNLABELED
+from pipeline.data.palette import UNLABELED
 from pipeline.runtime.errors import InputError, reading
 
 # Roboflow writes psi0-5 for psi0.5.

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
-from pipeline.data.palette import rgb
-from pipeline.data.pixels import UNLABELED
+from pipeline.data.palette import UNLABELED, rgb
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+UNLABELED = 255  # in masks: a pixel that nobody labeled
+
 # Neighbors in a face differ in lightness: skin light, hair dark, lips, eyes and brows apart.
 COLORS = {
     "bg": "#1a1a1a",

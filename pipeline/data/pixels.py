@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from pipeline.data.palette import UNLABELED
+
 # Shares of the draws: uniform over the image, evenly over the classes, on mask boundaries.
 UNIFORM, BY_CLASS, BOUNDARY = 0.3, 0.3, 0.4
-UNLABELED = 255  # a pixel that nobody labeled
 
 
 @dataclass(frozen=True)

@@ -46,23 +46,22 @@ def lbfgs(
     # Called with (iteration, Solution so far); may return which of the values to go on with.
     on_iteration: Callable[[int, "Solution"], Sequence[int] | None] | None = None,
     second_moments: Tensor | None = None,  # to precondition with; None: of the data
+    start: Tensor | None = None,  # matrix [C, K] to begin at, in the features' units; None: 0
 ) -> Solution:
     """Minimize mean cross-entropy + l2/2 |theta|^2 for every l2 by preconditioned L-BFGS.
 
-    theta [R, C + 1, K] starts at 0; the last row is the bias (kept at 0 if there is none). The
+    theta [R, C + 1, K] has the bias as its last row, 0 at the start (and kept so without one). The
     logits Z = X theta are carried along, so a line search costs no pass over X: an iteration is
     one product with X and one with its transpose.
     """
     keep_freed_memory()
-    num, channels, classes = len(l2), data.x.shape[1], data.num_classes
     device = data.x.device
     strength = torch.tensor(l2, device=device, dtype=torch.float32)
     factor = None
     if precondition:
         gram = moments(data, seed) if second_moments is None else second_moments
         factor = preconditioner(gram, max(min(l2), 1e-4) + 1e-3)
-    theta = torch.zeros(num, channels + 1, classes, device=device)
-    z = torch.zeros(len(data.x), num, classes, device=device)
+    theta, z = _begin(data, len(l2), start)
     loss, gradient = _loss_gradient(data, z, theta, strength)
     history: list[tuple[Tensor, Tensor, Tensor]] = []
     objective = [loss.tolist()]
@@ -87,6 +86,15 @@ def lbfgs(
             history = [tuple(v[rows] for v in step) for step in history]
             z = z[:, rows]
     return _solution(data, theta, objective)
+
+
+def _begin(data: Problem, num: int, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    """theta [R, C + 1, K] of R problems at `start`, or 0, and its logits [M, R, K]."""
+    theta = torch.zeros(num, data.x.shape[1] + 1, data.num_classes, device=data.x.device)
+    if start is None:
+        return theta, torch.zeros(len(data.x), num, data.num_classes, device=data.x.device)
+    theta[:, :-1] = start.to(theta.device) * data.scale[:, None]
+    return theta, _logits(data, theta)
 
 
 def _solution(data: Problem, theta: Tensor, objective: list) -> Solution:

@@ -14,7 +14,7 @@ from pipeline.analysis.fewshot.options import Rule
 from pipeline.analysis.fewshot.pool import Part, Pool, annotate
 from pipeline.data.arrays import Group
 from pipeline.data.inputs import Study
-from pipeline.data.pixels import UNLABELED
+from pipeline.data.palette import UNLABELED
 from pipeline.extractors import problems, solvers
 from pipeline.extractors.networks import LSE
 from pipeline.runtime.errors import InputError
