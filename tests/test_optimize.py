@@ -229,3 +229,52 @@ def test_latents_of_another_generator_are_refused():
 def test_a_search_that_cannot_move_is_refused(steps, rate):
     with pytest.raises(InputError, match="a positive rate"):
         optimize_latents(lambda x: Rendered(x, x), drawn(1, 2), lambda r: r.ws.sum(1), steps, rate)
+
+
+def bowl(rendered):
+    return rendered.latents.square().sum(1)
+
+
+def plain(x):
+    return Rendered(x, x[:, None])
+
+
+def test_a_rate_may_be_a_schedule():
+    """Adam's first step is its rate; from a rate of 0 on, nothing moves."""
+    start, rates = torch.ones(2, 3), [0.3, 0.1, 0.0, 0.0]
+    found = optimize_latents(plain, start, bowl, 4, rates.__getitem__, keep=(1, 2, 3))
+    torch.testing.assert_close(found.kept[1], start - 0.3, atol=1e-5, rtol=0)
+    assert (found.kept[2] < found.kept[1]).all()
+    assert torch.equal(found.kept[2], found.kept[3]) and torch.equal(found.kept[3], found.last)
+    constant = optimize_latents(plain, start, bowl, 5, lambda step: 0.05)
+    assert torch.equal(constant.last, optimize_latents(plain, start, bowl, 5, 0.05).last)
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+def test_a_schedule_with_an_impossible_rate_is_refused(bad):
+    with pytest.raises(InputError, match="a positive rate"):
+        optimize_latents(plain, torch.ones(1, 2), bowl, 3, lambda step: bad if step == 2 else 0.1)
+
+
+def test_every_step_is_shown_and_may_be_the_last():
+    shown = []
+
+    def look(step, rendered, losses):
+        shown.append((step, rendered.latents.detach().clone(), losses))
+        return step == 3
+
+    watched = optimize_latents(plain, torch.ones(2, 3), bowl, 9, 0.1, on_step=look)
+    alone = optimize_latents(plain, torch.ones(2, 3), bowl, 3, 0.1)
+    assert [step for step, *_ in shown] == [0, 1, 2, 3]
+    assert torch.equal(watched.last, alone.last) and torch.equal(watched.last, shown[-1][1])
+    assert torch.equal(watched.losses, alone.losses)
+    assert torch.equal(torch.stack([losses for *_, losses in shown]), alone.losses)
+
+
+def test_an_error_of_who_watches_ends_the_search():
+    def cancel(step, rendered, losses):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize_latents(plain, torch.ones(1, 2), bowl, 9, 0.1, on_step=cancel)

@@ -2,6 +2,7 @@
 (Xu & Zheng, CVPR 2021, section 4.2 and appendices G, H): frozen networks, Adam on latents alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -178,6 +179,7 @@ class ByTeacher:
         return self.teacher.classes
 
     def logits(self, rendered: Rendered, size: int) -> Float[Tensor, "sample class size size"]:
+        assert rendered.images is not None, "a pass for a teacher ended at a tap"
         return self.teacher.log_probabilities(rendered.images, size)
 
 
@@ -187,7 +189,8 @@ class Optimized:
 
     last: Tensor  # [N, ...]
     best: Tensor  # [N, ...]
-    losses: Float[Tensor, "step sample"]  # steps + 1 rows: row k after k steps, the last of `last`
+    # steps + 1 rows, fewer if the search was ended: row k after k steps, the last of `last`
+    losses: Float[Tensor, "step sample"]
     kept: dict[int, Tensor]  # {k: latents after k steps}, as asked for
 
 
@@ -196,27 +199,25 @@ def optimize_latents(
     latents: Tensor,  # [N, ...], where the search begins: Forward.start(z)
     loss: Callable[[Rendered], Float[Tensor, " sample"]],  # one value a sample, no means over them
     steps: int,
-    learning_rate: float,
+    learning_rate: float | Callable[[int], float],  # or the rate of each step, 0 to steps - 1
     keep: Sequence[int] = (),  # also return the latents after so many steps
+    # Called with (k, what the latents after k steps give, losses [N]); True ends the search there.
+    on_step: Callable[[int, Rendered, Tensor], bool | None] | None = None,
 ) -> Optimized:
     """Adam on the latents of a batch; each sample goes as it would go alone.
 
     The losses of the samples are summed and Adam works by element, so samples do not meet. The
     gradient is taken with regard to the latents only: nothing is left on a frozen weight.
     """
-    if steps < 0 or learning_rate <= 0:
-        raise InputError(
-            f"steps {steps} and learning_rate {learning_rate}",
-            "steps of 0 or more and a positive rate",
-            "change steps or learning_rate",
-        )
+    rates = _rates(steps, learning_rate)
     x = latents.detach().clone().requires_grad_()
-    adam = torch.optim.Adam([x], lr=learning_rate)
+    adam = torch.optim.Adam([x])
     best, lowest = x.detach().clone(), torch.full((len(x),), torch.inf, device=x.device)
     losses, kept = [], {}
     for step in range(steps + 1):
         with torch.set_grad_enabled(step < steps):  # the last iterate is only looked at
-            values = loss(forward(x))
+            rendered = forward(x)
+            values = loss(rendered)
         found, now = values.detach().float(), x.detach()
         better = found < lowest
         lowest = torch.where(better, found, lowest)
@@ -224,7 +225,25 @@ def optimize_latents(
         losses.append(found)
         if step in keep:
             kept[step] = now.clone()
+        if on_step is not None and on_step(step, rendered, found):
+            break
         if step < steps:
             (x.grad,) = torch.autograd.grad(values.sum(), x)
+            adam.param_groups[0]["lr"] = rates[step]
             adam.step()
     return Optimized(x.detach(), best, torch.stack(losses), kept)
+
+
+def _rates(steps: int, learning_rate: float | Callable[[int], float]) -> list[float]:
+    """The rate of each step; InputError unless all are finite, and positive or a schedule's 0."""
+    if callable(learning_rate):
+        rates, least = [float(learning_rate(step)) for step in range(max(steps, 0))], 0.0
+    else:
+        rates, least = [float(learning_rate)] * max(steps, 1), math.ulp(0.0)
+    if steps < 0 or not all(least <= rate < math.inf for rate in rates):
+        raise InputError(
+            f"steps {steps} and learning_rate {learning_rate if steps < 0 else min(rates)}",
+            "steps of 0 or more and a positive rate",
+            "change steps or learning_rate",
+        )
+    return rates[:steps]

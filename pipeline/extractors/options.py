@@ -27,3 +27,17 @@ class Training:
     nse2_width: int  # channels of a map of NSE-2 at most; 0: as many as its tap (the paper's)
     # Peak rate of an extractor: nse1=0.01; of one study: ffhq/nse1=0.001; repeat for more.
     learning_rates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AppearanceFit:
+    """How the linear reading of an image from feature maps is fitted."""
+
+    max_tap_resolution: int = 128  # px; finer taps are not read, and the reading is as large
+    samples: int = 192  # training samples that pixels are drawn from
+    pixels: int = 300  # pixels of each sample
+    held_samples: int = 24  # validation samples that choose the strength
+    psis: tuple[float, ...] = (0.5, 0.7, 1.0)  # truncations of the samples, in turn
+    # Ridge penalties, relative to each channel's mean square; the validation split chooses.
+    strengths: tuple[float, ...] = (0.1, 0.03, 0.01, 0.003, 0.001)
+    seed: int = 0  # of the pixels

@@ -128,8 +128,10 @@ def interpolation(
     resolution: int, size: int, align_corners: bool
 ) -> Float[Tensor, "label_pixel tap_pixel"]:
     """Linear interpolation along one axis as a matrix; bilinear is rows @ map @ columns.T."""
-    unit = torch.eye(resolution)[None]
-    return F.interpolate(unit, size, mode="linear", align_corners=align_corners)[0].T.contiguous()
+    with torch.inference_mode(False):  # it is kept, and later passes may need gradients through it
+        unit = torch.eye(resolution)[None]
+        wide = F.interpolate(unit, size, mode="linear", align_corners=align_corners)
+        return wide[0].T.contiguous()
 
 
 @lru_cache(maxsize=1024)
