@@ -7,12 +7,19 @@ from pathlib import Path
 from stages import options as options_of
 from stages import run
 
+INPUTS = ("teacher", "judge", "labels", "labels_full", "annotations")  # paths of a study
+
 
 def check_params() -> None:
     """Say in one sentence what params.yaml lacks, misspells, gives twice, or gives in vain."""
     from pipeline.runtime.parameters import check_parameters, read_yaml
+    from pipeline.runtime.tracking import untracked
 
-    check_parameters(read_yaml(Path("params.yaml")), read_yaml(Path("dvc.yaml")), options)
+    params = read_yaml(Path("params.yaml"))
+    check_parameters(params, read_yaml(Path("dvc.yaml")), options)
+    inputs = [study[key] for study in params["studies"].values() for key in INPUTS]
+    for path, remedy in untracked(inputs).items():
+        print(f"note: queued experiments will not see {path}, which git does not track; {remedy}")
 
 
 @cache

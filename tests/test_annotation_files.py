@@ -275,3 +275,46 @@ def test_pages_of_a_tiff_are_not_dropped(tmp_path):
     page.save(tmp_path / f"{NAME}.tiff", save_all=True, append_images=[page])
     with pytest.raises(InputError, match="of 2 pages"):
         read_annotations(tmp_path, POOL)
+
+
+def people(form):
+    """Two annotations of one sample: by 3 (skin), and later by 4 (another place)."""
+    mine = drawn(completed_by=3, updated_at="2026-01-02T10:00:00Z")
+    other = {"id": 4, "email": "d@x.org"}
+    theirs = drawn(
+        [[0, 0], [8, 0], [8, 8], [0, 8]], completed_by=other, updated_at="2026-01-03T09:00:00Z"
+    )
+    if form == "JSON":
+        return task(theirs, mine)
+    rows = []
+    for who, one in ((3, mine), (4, theirs)):
+        result = one["result"][0]
+        label = [result["value"] | {"original_width": 64, "original_height": 64}]
+        row = {"id": 7, "image": f"{NAME}.png", "label": label, "annotator": who}
+        rows.append(row | {"updated_at": one["updated_at"]})
+    return rows
+
+
+@pytest.mark.parametrize("form", ["JSON", "JSON-MIN"])
+@pytest.mark.parametrize(("who", "pixels"), [("3", 48 * 48), ("4", 64), ("newest\n", 64)])
+def test_of_several_annotators_the_named_one_counts(form, who, pixels, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(people(form)))
+    with pytest.raises(InputError, match=r"task 7 .* with 2 annotations .*annotator\.txt"):
+        read_annotations(tmp_path, POOL)
+    (tmp_path / "annotator.txt").write_text(who)
+    assert (read_annotations(tmp_path, POOL)[0] == 1).sum() == pixels
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5", "2 annotations .by 3, 4.*, by 5"),
+        ("", "annotator.txt without one line"),
+        ("3\n4", "annotator.txt without one line"),
+    ],
+)
+def test_an_annotator_who_is_not_there_is_named(text, message, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(people("JSON-MIN")))
+    (tmp_path / "annotator.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_annotations(tmp_path, POOL)

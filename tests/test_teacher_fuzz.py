@@ -16,7 +16,7 @@ from pipeline.runtime.errors import InputError
 from pipeline.teachers.registry import load_teacher
 
 MUTATIONS = int(os.environ.get("FUZZ", "25"))
-ODD = [None, "x", -1, 0, [], {}, 3.5, True, [1, "a"], {"height": -3}]
+ODD = [None, "x", -1, 0, [], {}, 3.5, True, [1, "a"], {"height": -3}, 10**9]
 SETTINGS = FACTS | {
     "size": {"height": 64, "width": 96},
     "image_processor_type": "SegformerImageProcessor",

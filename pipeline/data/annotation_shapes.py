@@ -4,6 +4,7 @@ Coordinates are (x, y) in pixels from the image's upper left corner; sizes are (
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,17 @@ from pipeline.runtime.errors import InputError
 Shape = tuple[str, Mask]  # class, where it is
 # Sample's name, (height, width), its shapes.
 AnnotatedImage = tuple[str, tuple[int, int], list[Shape]]
+
+NEWEST = "newest"  # in place of an annotator: of several annotations, the one changed last
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader of a tool's export is told."""
+
+    image_size: int  # px of exported images, for files that do not say their images' size
+    annotator: str = ""  # whose annotation counts where an image has several, or NEWEST
+
 
 MAX_SIDE = 16_384  # px: a larger size is a damaged file's, and its mask would fill the memory
 

@@ -17,7 +17,7 @@ from jaxtyping import Int64, UInt8
 
 from pipeline.data.annotation_cvat import holds_xml, read_masks, read_xml
 from pipeline.data.annotation_formats import reader
-from pipeline.data.annotation_shapes import AnnotatedImage, Shape
+from pipeline.data.annotation_shapes import AnnotatedImage, Reading, Shape
 from pipeline.data.mask_files import Mask, read_ids
 from pipeline.data.palette import UNLABELED
 from pipeline.runtime.errors import InputError, reading
@@ -28,6 +28,7 @@ NAME = re.compile(
     r"-psi(?P<psi>\d+(?:[.-]\d+)?)-(?P<generator>[0-9a-f]{8})"
 )
 
+ANNOTATOR = "annotator.txt"
 MASKS = {".png", ".bmp", ".tif", ".tiff"}
 FORMS = (
     "PNG, TIFF or BMP masks, JSON of COCO, LabelMe or Label Studio, or CVAT's XML or zip "
@@ -100,14 +101,16 @@ def read_annotations(folder: str | Path, pool: Pool) -> dict[int, Mask]:
     """{row of the pool: mask} of all annotations in a folder, at the size of the pool's masks.
 
     Masks may be drawn at that size or at a multiple of it. A folder that is empty but for READMEs
-    gives none; InputError for any other file that cannot be read, or holds no annotation.
+    gives none; InputError for any other file that cannot be read, or holds no annotation. Where
+    people annotated an image twice, annotator.txt in the folder says whose annotation counts.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder at {folder}", "annotations", "make it, or leave the default")
+    asked = Reading(pool.image_size, _annotator(folder / ANNOTATOR))
     found: dict[int, Mask] = {}
     for path in _files(folder):
-        for name, mask in _masks_of(path, pool):
+        for name, mask in _masks_of(path, pool.classes, asked):
             with reading(path, FORMS, "export again"):
                 row = pool.row(SampleName.parse(name))
             if row in found:
@@ -142,6 +145,7 @@ def _files(folder: Path) -> list[Path]:
         if (path.is_symlink() or not path.is_dir())
         and not path.name.startswith(".")  # macOS: ._NAME, .DS_Store
         and path.name.lower() not in {"readme", "readme.md", "readme.txt"}
+        and path != folder / ANNOTATOR
         and "__MACOSX" not in path.parts
     ]
     for path in ours:
@@ -152,16 +156,27 @@ def _files(folder: Path) -> list[Path]:
     return ours
 
 
-def _masks_of(path: Path, pool: Pool) -> list[tuple[str, Mask]]:
+def _annotator(path: Path) -> str:
+    """Whose annotation counts where an image has several: what a file says, "" without one."""
+    if not path.is_file():
+        return ""
+    with reading(path, "an annotator's id or e-mail, or 'newest'", "write one line of text"):
+        annotator = path.read_text("utf-8-sig").strip()
+    if not annotator or "\n" in annotator:
+        raise InputError(f"{path} without one line", "an annotator, or 'newest'", "write it there")
+    return annotator
+
+
+def _masks_of(path: Path, classes: Sequence[str], asked: Reading) -> list[tuple[str, Mask]]:
     """(name of the sample, mask) of all annotations of a file, at least one."""
     with reading(path, FORMS, "export again"):
-        found = list(_masks(path, pool))
+        found = list(_masks(path, classes, asked))
     if not found:
         raise InputError(f"{path} without an annotation", FORMS, "annotate some, or remove it")
     return found
 
 
-def _masks(path: Path, pool: Pool) -> Iterator[tuple[str, Mask]]:
+def _masks(path: Path, classes: Sequence[str], asked: Reading) -> Iterator[tuple[str, Mask]]:
     """(name of the sample, mask) of one file."""
     if path.suffix.lower() in MASKS:
         if path.name.startswith("task-"):
@@ -170,16 +185,16 @@ def _masks(path: Path, pool: Pool) -> Iterator[tuple[str, Mask]]:
                 "Label Studio's JSON export, which has the brush as RLE",
                 "export as JSON",
             )
-        yield path.stem, read_ids(path, pool.classes)
+        yield path.stem, read_ids(path, classes)
         return
     if path.suffix.lower() == ".zip" and not holds_xml(path):
-        yield from read_masks(path, pool.classes)
+        yield from read_masks(path, classes)
         return
-    for name, size, shapes in _shapes(path, pool):
-        yield str(name), _paint(shapes, size, pool.classes, path)
+    for name, size, shapes in _shapes(path, asked):
+        yield str(name), _paint(shapes, size, classes, path)
 
 
-def _shapes(path: Path, pool: Pool) -> Iterator[AnnotatedImage]:
+def _shapes(path: Path, asked: Reading) -> Iterator[AnnotatedImage]:
     """The annotated images of a file of shapes."""
     if path.suffix.lower() in {".xml", ".zip"}:
         return read_xml(path)
@@ -187,7 +202,7 @@ def _shapes(path: Path, pool: Pool) -> Iterator[AnnotatedImage]:
         value = json.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))  # UTF-8, 16 or 32
     except ValueError as error:
         raise InputError(f"{path}, which is not JSON ({error})", "JSON", "export again") from error
-    return reader(path, value)(value, path, pool.image_size)
+    return reader(path, value)(value, path, asked)
 
 
 def _paint(

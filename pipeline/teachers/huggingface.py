@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.errors import InputError
+from pipeline.runtime.errors import InputError, reading
 from pipeline.teachers.preprocessing import Preprocessing, of_processor
 
 INSTALL = "pip install 'transformers>=4.40'  (or: pip install -e '.[teachers]')"
@@ -29,6 +29,9 @@ PROCESSORS = {
 }
 POINTER = b"version https://git-lfs"
 PAGES = (b"<!doctype", b"<html")
+MOST = (
+    100_000  # of a size in config.json: a larger one is a damaged file's, and would fill the memory
+)
 EPS = 1e-6  # of scores, before their logarithm
 
 
@@ -81,6 +84,7 @@ def load_network(path: str | Path) -> Network:
             f"fetch it with `hf download OWNER/NAME --local-dir {path}`",
         )
     _check_weights(Path(path))
+    _check_sizes(Path(path) / "config.json")
     config = _attempt(path, transformers.AutoConfig.from_pretrained)
     auto = _auto_class(path, config, transformers)
     model, report = _attempt(path, auto.from_pretrained, output_loading_info=True)
@@ -111,6 +115,22 @@ def _check_weights(folder: Path) -> None:
                 "fetch them: `git lfs pull` in its clone, or `hf download OWNER/NAME --local-dir "
                 f"{folder}`",
             )
+
+
+def _check_sizes(file: Path) -> None:
+    """InputError for a size in config.json that no segmentation network has."""
+    if not file.is_file():  # the id of a model on the hub
+        return
+    with reading(file, "JSON, a configuration of transformers", "fetch the model again"):
+        facts = json.loads(file.read_text())
+        for key, value in facts.items():
+            sizes = value if isinstance(value, list) else [value]
+            if largest := [x for x in sizes if isinstance(x, int) and abs(x) > MOST]:
+                raise InputError(
+                    f"{key} of {largest[0]} in {file}",
+                    f"sizes of at most {MOST}",
+                    "fetch the model again",
+                )
 
 
 def _auto_class(path: object, config: Any, transformers: Any) -> Any:
