@@ -108,7 +108,10 @@ def execute(app: Callable) -> None:
     from concurrent.futures.process import BrokenProcessPool
 
     from pipeline.runtime.errors import InputError
+    from pipeline.runtime.lifelines import die_at_once, end_with_run
 
+    die_at_once()
+    end_with_run()
     try:
         app()
     except InputError as error:

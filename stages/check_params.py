@@ -17,7 +17,7 @@ def check_params() -> None:
 
     params = read_yaml(Path("params.yaml"))
     check_parameters(params, read_yaml(Path("dvc.yaml")), options)
-    inputs = [study[key] for study in params["studies"].values() for key in INPUTS]
+    inputs = [study[key] for study in params.get("studies", {}).values() for key in INPUTS]
     for path, remedy in untracked(inputs).items():
         print(f"note: queued experiments will not see {path}, which git does not track; {remedy}")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from pipeline.runtime.durations import Durations
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, sha256, store_root
+from pipeline.runtime.lifelines import RUN
 from pipeline.runtime.schedule import Schedule, by_study, expected, fastest
 from stages import run
 from stages.check_params import check_params
@@ -50,6 +52,8 @@ def reproduce(
     other on two threads. A stage starts when all that it needs is done; where one fails, what does
     not need it goes on. Ctrl-C stops all of them; what is done stays done.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ[RUN] = str(os.getpid())
     check_params()
     cores = sorted(os.sched_getaffinity(0))
     if record and len(cores) == 1:
@@ -69,7 +73,8 @@ def reproduce(
             sys.exit(1)
         if record:
             Durations.read(record).merged(measured(work, machine, took)).write(record)
-    sys.exit(subprocess.run(["dvc", "repro"]).returncode)
+    sys.stdout.flush()
+    os.execvp("dvc", ["dvc", "repro"])
 
 
 def stages_to_run() -> Work:
@@ -205,13 +210,9 @@ def side_by_side(schedule: Schedule) -> dict[str, float]:
             if not running:
                 return took
             time.sleep(0.1)
-    except KeyboardInterrupt:  # the terminal has sent it to the stages as well
-        for process in running.values():
-            process.wait()
-        sys.exit(130)
-    finally:
-        for process in running.values():
-            process.reader.join()
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept: run again to go on", file=sys.stderr, flush=True)
+        os._exit(130)  # the stages end with this process
 
 
 def progress(schedule: Schedule, started: float, now: float) -> str:

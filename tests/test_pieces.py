@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from pipeline.runtime import pieces
+from pipeline.runtime import pieces, workers
+from pipeline.runtime.errors import InputError
 from pipeline.runtime.pieces import Kind, list_pieces, remove_unused
 
 KIND = Kind("squares", __name__)
@@ -74,3 +75,12 @@ def test_unused_pieces_are_removed(store_root):
     assert remove_unused(store_root, days=2, dry_run=True) == [old] and old.exists()
     remove_unused(store_root, days=2)
     assert dict(list_pieces(store_root)) == {"squares": [KIND.path([2, 1])]}
+
+
+def refuse(_):
+    raise InputError("one", "another", "mend it")
+
+
+def test_bad_input_that_a_worker_meets_is_said_as_it_is():
+    with pytest.raises(InputError, match="got one; wanted another; mend it"):
+        list(workers.run(refuse, [0, 1], "refusing", 2))

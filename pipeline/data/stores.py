@@ -20,6 +20,7 @@ from pipeline.data.plans import Array, Plan, Shard
 from pipeline.data.shards import Rows, ShardFile, shard_file
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic, read_json, sha256, store_root, write_json
+from pipeline.runtime.lifelines import RUN
 from pipeline.runtime.progress import say
 
 SAMPLES_PER_CHUNK = 4
@@ -230,7 +231,8 @@ def open_store(manifest: str | Path) -> Store:
     if not (store.path / "zarr.json").exists() or store.missing():
         gone = len(store.missing()) if store.path.exists() else "all"
         say(f"{gone} shards of {store.path} are missing; running: {' '.join(facts['command'])}")
-        result = subprocess.run([sys.executable, *facts["command"][1:]], check=False)
+        own = os.environ | {RUN: str(os.getpid())}  # it ends with this process
+        result = subprocess.run([sys.executable, *facts["command"][1:]], check=False, env=own)
         if result.returncode or store.missing():
             raise InputError(
                 f"{len(store.missing())} missing shards of {store.path}, and the command that "

@@ -12,6 +12,9 @@ class InputError(ValueError):
         super().__init__(f"got {got}; wanted {wanted}; {remedy}")
         self.got, self.wanted, self.remedy = got, wanted, remedy
 
+    def __reduce__(self) -> tuple:  # a worker process hands it to its parent
+        return type(self), (self.got, self.wanted, self.remedy)
+
 
 def choose(kind: str, name: str, table: Iterable[str]) -> str:
     """Return `name` if it is a key of `table`, else raise InputError naming every choice."""

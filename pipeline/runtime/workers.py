@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 from pipeline.runtime.errors import InputError
+from pipeline.runtime.lifelines import die_at_once, end_with_parent
 from pipeline.runtime.progress import track
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
@@ -41,7 +42,7 @@ def run(
         yield from track(map(function, tasks), what, len(tasks))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_single_thread) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
         try:
             yield from track(pool.map(function, tasks), what, len(tasks))
         except BaseException:
@@ -62,7 +63,10 @@ def keep_freed_memory() -> None:
         pass
 
 
-def _single_thread() -> None:
+def _begin() -> None:
+    """Make a new process a worker of one thread, which ends with its parent."""
+    end_with_parent()
+    die_at_once()
     import torch
 
     keep_freed_memory()
