@@ -36,6 +36,7 @@ TOOLS = (
     "check_params",
     "inspect_checkpoint",
     "export_samples",
+    "align_photo",
     "sample_conditionally",
     "edit_semantics",
     "traverse_direction",

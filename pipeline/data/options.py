@@ -26,3 +26,13 @@ class PixelCache(Stored):
 
     pixels_per_sample: int = 512  # hypercolumns drawn from each sample
     align_corners: bool  # align tap and label grids at corner centers (the reference's way)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the square that a generator knows is found in a photo."""
+
+    aligned: bool = False  # photos are squares already, cut as FFHQ's are
+    # "x,y x,y x,y x,y" of each photo, in px: left eye, right eye, mouth corners; none: the face is
+    # found (needs the extra `photos`).
+    points: tuple[str, ...] = ()

@@ -10,7 +10,13 @@ from pipeline.runtime.files import sha256 as hash_file
 from pipeline.runtime.progress import say
 
 
-def fetch_wheel(package: str, version: str, sha256: str, folder: Path) -> Path:
+def fetch_wheel(
+    package: str,
+    version: str,
+    sha256: str,
+    folder: Path,
+    platform: tuple[str, str] | None = None,  # of the wheel: platform tag, Python; None: this one
+) -> Path:
     """A wheel of exactly this sha256: from `folder` if it lies there, else by pip download."""
     for path in sorted(folder.glob("*.whl")):
         if hash_file(path) == sha256:
@@ -20,6 +26,8 @@ def fetch_wheel(package: str, version: str, sha256: str, folder: Path) -> Path:
     requirements.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
     say(f"downloading {package}=={version}")
     options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--quiet"]
+    if platform is not None:
+        options += ["--platform", platform[0], "--python-version", platform[1]]
     try:
         result = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options, "-r", requirements, "-d", folder],
