@@ -13,6 +13,7 @@ STAGES = (
     "label_images",
     "cache_pixels",
     "fit_extractor",
+    "fit_appearance",
     "judge_teacher",
     "preview_study",
     "evaluate_extractor",

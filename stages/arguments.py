@@ -1,6 +1,7 @@
 """What the paths of stages mean, and the options that belong to no section of params.yaml."""
 
 ARGUMENTS = {
+    "appearance": "Linear reading of the image from feature maps (safetensors).",
     "card": "Model card to write (Markdown).",
     "ceiling": "The teacher's scores under the judge (JSON).",
     "checkpoint": "Generator, as fetch_checkpoint writes it.",
@@ -38,6 +39,7 @@ ARGUMENTS = {
     "pixels": "Manifest of a pixel store (JSON).",
     "predictions": "Predicted masks (zarr), or the folder of them for make_figures.",
     "preview": "Folder for a figure of masks, a table and what they are made from.",
+    "readings": "Images beside their linear readings (zarr).",
     "readme": "README to update.",
     "reports": "Folder of headline metrics, tables and benchmarks, where the pages go.",
     "results": "Folder of result JSON: of a study, or of all for make_tables and update_readme.",

@@ -12,6 +12,7 @@ def make_figures(
     predictions: Path,
     results: Path,
     confusion: Path,
+    readings: Path,
     geometry_masks: Path,
     sampled: Path,
     edited: Path,
@@ -27,6 +28,7 @@ def make_figures(
 
     from pipeline.data.arrays import Group
     from pipeline.reporting import (
+        appearance,
         confusion_figure,
         draw_extractors,
         editing,
@@ -56,6 +58,8 @@ def make_figures(
         shown = geometry_masks, images, masks
         geometry.draw_masks(*shown, figures / "centers.png")
         geometry.draw_taps(*shown, files, figures / "taps.png", samples)
+    if readings.exists():
+        appearance.draw_readings(readings, figures / "appearance.png")
     if sampled.exists():
         sampling.draw_study(sampled, figures / "sampling.png", samples)
     if (pictures := edited / "pictures.zarr.zip").exists():

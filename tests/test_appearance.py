@@ -100,9 +100,9 @@ def test_a_planted_reading_is_found(study, monkeypatch):
     planted.bias.data = torch.tensor([0.3, -0.2, 0.1])
     planted.requires_grad_(False)
 
-    def colored(source, images, taps, split, rows, psi):
-        features, found = synthesize(source, images, taps, split, rows, psi)
-        return features, planted.logits(features, found.shape[-1])
+    def colored(*arguments):
+        features, found = synthesize(*arguments)
+        return features, planted.logits(features, found.shape[-1])[0]
 
     monkeypatch.setattr("pipeline.extractors.appearance.synthesize", colored)
     loose = replace(FIT, strengths=(1e-4, 1e-5, 1e-6))
@@ -118,14 +118,14 @@ def test_a_planted_reading_is_found(study, monkeypatch):
 def test_stored_images_serve_at_the_studys_own_truncation(study):
     source, images = study
     taps = [tap for tap in source.generator().taps if tap.resolution <= 16]
-    stored = synthesize(source, images, taps, "test", [0, 2], PSI)
-    anew = synthesize(source, images, taps, "test", [0, 2], PSI + 1e-7)
-    torch.testing.assert_close(stored[1], anew[1], atol=1 / 127, rtol=0)
+    features, stored = synthesize(source, taps, "test", 2, PSI, images, 16)
+    again, anew = synthesize(source, taps, "test", 2, PSI + 1e-7, images, 16)
+    torch.testing.assert_close(stored, anew, atol=1 / 127, rtol=0)
     for tap in taps:
-        torch.testing.assert_close(stored[0][tap.name], anew[0][tap.name], rtol=1e-4, atol=1e-4)
-    ws = source.ws("test", 2, 3)
-    whole = source.generator().synthesis(ws).clamp(-1, 1)
-    torch.testing.assert_close(stored[1][1:], F.avg_pool2d(whole, 2), atol=1 / 127, rtol=0)
+        torch.testing.assert_close(features[tap.name], again[tap.name], rtol=1e-4, atol=1e-4)
+    whole = source.generator().synthesis(source.ws("test", 2, 3)).clamp(-1, 1)
+    torch.testing.assert_close(stored, F.avg_pool2d(whole, 2)[0], atol=1 / 127, rtol=0)
+    assert synthesize(source, taps, "test", 2, PSI, None, 16)[1] is None
 
 
 def test_validation_chooses_the_strength(study):

@@ -10,7 +10,8 @@ pytestmark = [pytest.mark.dag, pytest.mark.real, pytest.mark.timeout(1800)]
 
 
 def test_the_first_run_makes_everything(project: Project):
-    assert project.ran(project.first) >= REFITTED | {f"cache_features@{STUDY}"}
+    own = {f"{stage}@{STUDY}" for stage in ("cache_features", "fit_appearance")}
+    assert project.ran(project.first) >= REFITTED | own
     metrics = json.loads((project.folder / "data/results/digiface/scores/lse.json").read_text())
     assert metrics["against_teacher"]["images"] == 16
     # Skin is most of a face: even 32 samples teach it. A shifted or shuffled mask would not pass.
@@ -18,7 +19,7 @@ def test_the_first_run_makes_everything(project: Project):
     figures = project.folder / "reports/figures/digiface"
     names = ("masks", "training", "fewshot", "confusion", "sampling", "sampling_rates", "editing")
     names += ("directions",)
-    names += ("geometry", "cosines", "centers", "taps")
+    names += ("geometry", "cosines", "centers", "taps", "appearance")
     for name in names:
         assert (figures / f"{name}.png").stat().st_size > 10_000
     headline = json.loads((project.folder / "reports/metrics/digiface.json").read_text())
@@ -43,6 +44,8 @@ def test_the_first_run_makes_everything(project: Project):
         "geometry_taps": "| digiface | all, sum in eq (8) |",
         "geometry_nested": "| digiface | 4 | all |",
         "geometry_detectors": "| digiface | skin |",
+        "appearance": "| digiface | taps to 32 px |",
+        "appearance_taps": "| digiface | block0 |",
         "edits": "| digiface | few-shot LSE | 4 |",
         "edits_differences": "| digiface | color minus teacher |",
         "edits_kinds": "| digiface | grow hair | 2 |",

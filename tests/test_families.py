@@ -52,6 +52,7 @@ PARAMS = {
     "fit_rule": {"pixel_budget": 700, "l2": [0.01, 0.001]}
     | {"batch": 2, "window": 32, "nse2_width": 4},
     "fit_extractor": {"iterations": 5, "steps": 2, "looks": 1},
+    "fit_appearance": {"samples": 3, "pixels": 20, "psis": [0.7, 1.0]},
     "measure_controls": {"iterations": 3, "pixel_budget": 500, "l2": [0.01]},
     "measure_geometry": {"greedy_taps": 1, "shown": 1},
     "fewshot_rule": {"iterations": 4, "pixels_per_sample": 64},
@@ -207,12 +208,12 @@ def test_families_without_styles_say_so(study):
 def test_figures_and_tables_show_the_family(study):
     family = study.generator.family
     names = {"masks", "training", "fewshot", "confusion", "sampling", "sampling_rates", "editing"}
-    names |= {"directions", "geometry", "cosines", "centers", "taps"}
+    names |= {"directions", "geometry", "cosines", "centers", "taps", "appearance"}
     if study.generator.styles:
         names |= {"style", "style_clusters", "style_curves", "style_heat"}
     figures = study.folder / "reports/figures" / family
     assert {path.name for path in figures.iterdir()} == {f"{name}.png" for name in names}
-    for name in ("table1", "table2", "table3", "table4", "edits", "directions", "geometry_taps"):
+    for name in ("table1", "table2", "table3", "table4", "edits", "directions", "appearance"):
         assert f"| {family} |" in (study.folder / f"reports/tables/{name}.md").read_text(), name
 
 

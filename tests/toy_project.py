@@ -145,6 +145,7 @@ def small(params: dict) -> dict:
     params["fit_rule"] |= {"epochs": 1, "l2": [0.01, 0.001], "nse2_width": 8}
     params["fit_extractor"] |= {"iterations": 6, "steps": 10, "looks": 2}
     params["selection_fit"] |= {"iterations": 6, "steps": 8, "looks": 2}
+    params["fit_appearance"] |= {"samples": 8, "pixels": 30}
     params["measure_controls"] |= {"controls": ["fourier_rgb"], "iterations": 6, "l2": [0.01]}
     params["studies"]["digiface"]["geometry"] |= {"iterations": 6, "fair_images": 8}
     params["measure_geometry"] |= {"greedy_taps": 2}

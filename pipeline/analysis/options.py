@@ -1,6 +1,8 @@
-"""Options of the controls and of category selection."""
+"""Options of the controls, of appearance's study and of category selection."""
 
 from dataclasses import dataclass
+
+from pipeline.extractors.options import AppearanceFit
 
 
 @dataclass(frozen=True)
@@ -22,3 +24,12 @@ class CategoryRule:
 
     threshold: float  # keep a class that any extractor predicts with an IoU above this, percent
     protocol: str  # miou_per_image (the paper's) or miou_dataset
+
+
+@dataclass(frozen=True)
+class AppearanceStudy:
+    """How linear appearance is fitted, tested and shown."""
+
+    fit: AppearanceFit
+    test_samples: int = 24  # test samples at each truncation
+    shown: int = 4  # test samples in the figure

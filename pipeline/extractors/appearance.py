@@ -6,12 +6,13 @@ regression. The image is then had, at the size of the finest map read, without s
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from pipeline.data.arrays import Group
@@ -86,87 +87,144 @@ class Moments:
         diagonal = gram.diagonal()
         floor = 1e-9 * diagonal[:-1].mean()  # a channel that is always 0 has no scale
         diagonal[:-1] += strength * diagonal[:-1].clamp_min(floor)
-        factor = torch.linalg.cholesky(gram, upper=True)  # reads the upper triangle alone
+        factor, failed = torch.linalg.cholesky_ex(gram, upper=True)  # reads the upper triangle
+        if failed:
+            raise InputError(
+                f"a penalty of {strength}, too weak for {len(gram)} channels that depend on others",
+                "a stronger one",
+                "raise strengths, or read more pixels",
+            )
         found = torch.cholesky_solve(self.cross[some] / self.count, factor, upper=True)
         return found[:-1].float(), found[-1].float()
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Pixels of samples [start, stop) of a split to be read, with their colors."""
+    """Pixels of samples [start, stop) of a split: what maps show there, and the image's colors."""
 
-    source: Source
+    sources: tuple[Source, ...]  # generators of the same samples; the image is the first one's
     images: str  # zarr group of the split's images at the study's own truncation
     taps: tuple[Tap, ...]
+    size: int  # side of the grid of pixels, px; images are area-averaged to it
+    fit: AppearanceFit
     split: str
     start: int
     stop: int
-    psis: tuple[float, ...]  # sample i has the i-th, in turn
-    pixels: int
-    seed: int
+
+    def places(self, row: int) -> Int[np.ndarray, " pixel"]:
+        """Pixels y * size + x of a sample, drawn evenly without replacement."""
+        count = min(self.fit.pixels, self.size**2)
+        return np.random.default_rng([self.fit.seed, row]).choice(self.size**2, count, False)
 
 
-def _read(task: Reading) -> tuple[np.ndarray, np.ndarray]:
-    """Hypercolumns [M, C] and colors [M, 3] of the task's pixels, sample by sample."""
-    size, columns, colors = task.taps[-1].resolution, [], []
-    for i in range(task.start, task.stop):
-        psi = task.psis[i % len(task.psis)]
-        features, (image,) = synthesize(task.source, task.images, task.taps, task.split, [i], psi)
-        rng = np.random.default_rng([task.seed, i])
-        places = rng.choice(size * size, min(task.pixels, size * size), replace=False)
-        maps = [features[tap.name][0] for tap in task.taps]
-        columns.append(hypercolumns(maps, places, size, align_corners=False).cpu())
-        colors.append(image.flatten(1).T[torch.from_numpy(places)].cpu())
-    return torch.cat(columns).numpy(), torch.cat(colors).numpy()
+def _read(task: Reading) -> tuple[list[np.ndarray], np.ndarray]:
+    """Hypercolumns [M, C] of each source and colors [M, 3], sample by sample."""
+    columns: list[list[Tensor]] = [[] for _ in task.sources]
+    colors = []
+    for row in range(task.start, task.stop):
+        psi, places = task.fit.psis[row % len(task.fit.psis)], task.places(row)
+        for found, source in zip(columns, task.sources, strict=True):
+            images = task.images if source is task.sources[0] else None
+            maps, image = synthesize(source, task.taps, task.split, row, psi, images, task.size)
+            pixels = hypercolumns([x[0] for x in maps.values()], places, task.size, False)
+            found.append(pixels.cpu())
+            if image is not None:
+                colors.append(image.flatten(1).T[torch.from_numpy(places)])
+    return [torch.cat(found).numpy() for found in columns], torch.cat(colors).numpy()
 
 
 def synthesize(
-    source: Source, images: str, taps: Sequence[Tap], split: str, rows: Sequence[int], psi: float
-) -> tuple[dict[str, Tensor], Float[Tensor, "sample 3 size size"]]:
-    """Maps of taps, and images area-averaged to the finest one's size, of samples truncated by psi.
+    source: Source,
+    taps: Sequence[Tap],
+    split: str,
+    row: int,
+    psi: float,
+    images: str | None,  # zarr group of images at the study's own truncation; None: no image
+    size: int,  # px of the image
+) -> tuple[dict[str, Tensor], Float[Tensor, "3 size size"] | None]:
+    """Maps of taps, and the image, of a sample truncated by psi.
 
-    Images are rounded as stored ones are. At the study's own truncation these serve, and synthesis
-    ends at the last tap.
+    The image is rounded and area-averaged as stored ones are. At the study's own truncation the
+    stored one serves, and synthesis ends at the last tap.
     """
-    generator, group, latents = source.generator(), Group(images), Group(source.latents)
-    z = torch.from_numpy(np.stack([latents.read(split, "z", slice(i, i + 1))[0] for i in rows]))
-    size, kept = taps[-1].resolution, max(taps[-1].resolution, group.label_size)
-    stored = latents.attributes.get("truncation_psi") == psi and kept == group.label_size
+    latents, rows = Group(source.latents), slice(row, row + 1)
+    stored = latents.attributes.get("truncation_psi") == psi
+    generator, z = source.generator(), torch.from_numpy(latents.read(split, "z", rows))
     with torch.inference_mode(), record(generator, taps) as features:
         ws = generator.mapping(z.to(source.device), psi)
-        drawn = generator.synthesis(ws, stop_at=taps[-1] if stored else None)
+        short = images is None or stored
+        drawn = generator.synthesis(ws, stop_at=taps[-1] if short else None)
+    if images is None:
+        return features, None
     if drawn is None:
-        values = np.stack([group.read(split, "images", slice(i, i + 1))[0] for i in rows])
+        shown = Group(images).read(split, "images", rows)
     else:
-        values = to_uint8(drawn, kept)
-    return features, F.interpolate(to_float(values), (size, size), mode="area").to(source.device)
+        shown = to_uint8(drawn, Group(images).label_size)
+    return features, F.interpolate(to_float(shown), (size, size), mode="area")[0]
 
 
-def _tasks(source: Source, images: str, split: str, samples: int, fit: AppearanceFit) -> list:
-    total = Group(source.latents).splits.get(split, 0)
+def readings(
+    sources: Sequence[Source],
+    images: str,
+    taps: Sequence[Tap],
+    size: int,
+    fit: AppearanceFit,
+    split: str,
+    samples: int,  # of the split, at most
+) -> list[Reading]:
+    """The split's first samples as tasks for `stream`; InputError if it has none."""
+    total = min(samples, Group(sources[0].latents).splits.get(split, 0))
     if total == 0:
         raise InputError(f"no samples in {split}", "at least one", f"raise the size of {split}")
-    taps, last = select(source.generator().taps, fit.max_tap_resolution), min(samples, total)
-    return [
-        Reading(
-            source,
-            images,
-            taps,
-            split,
-            start,
-            min(start + PER_TASK, last),
-            fit.psis,
-            fit.pixels,
-            fit.seed,
-        )
-        for start in range(0, last, PER_TASK)
-    ]
+    stops = [min(start + PER_TASK, total) for start in range(0, total, PER_TASK)]
+    some = tuple(sources), images, tuple(taps), size, fit, split
+    return [Reading(*some, start, stop) for start, stop in pairwise([0, *stops])]
 
 
-def _stream(tasks: Sequence[Reading], what: str, num_workers: int) -> Iterator[tuple]:
-    processes = workers.count(num_workers, tasks[0].source.device, len(tasks))
+def stream(
+    tasks: Sequence[Reading], what: str, num_workers: int
+) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """Yield (hypercolumns [M, C] of each source, colors [M, 3]) task by task."""
+    processes = workers.count(num_workers, tasks[0].sources[0].device, len(tasks))
     for columns, colors in workers.run(_read, tasks, what, processes):
-        yield torch.from_numpy(columns), torch.from_numpy(colors)
+        yield [torch.from_numpy(x) for x in columns], torch.from_numpy(colors)
+
+
+def channels_of(taps: Sequence[Tap], some: Sequence[Tap]) -> Int64[Tensor, " channel"]:
+    """Where the channels of some taps stand among those of all `taps`, in hypercolumns."""
+    owners = [tap for tap in taps for _ in range(tap.channels)]
+    return torch.tensor([i for i, tap in enumerate(owners) if tap in some])
+
+
+def choose(
+    moments: Moments,  # of the training pixels, with all taps of `held`
+    held: Sequence[Reading],  # validation samples
+    taps: Sequence[Tap],  # to be read
+    num_workers: int,
+) -> tuple[LSE, dict]:
+    """Fit the colors for each strength; the validation samples choose. And the fit's facts."""
+    fit, channels = held[0].fit, channels_of(held[0].taps, taps)
+    found = [moments.solve(strength, channels) for strength in fit.strengths]
+    matrix, bias = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
+    errors, values = torch.zeros(3 * len(found), dtype=torch.float64), []
+    for (columns, *_), colors in stream(held, "choosing the strength", num_workers):
+        read = columns[:, channels] @ matrix + bias
+        errors += (read - colors.repeat(1, len(found))).double().square().sum(0)
+        values.append(colors)
+    spread = torch.cat(values).double()
+    r2 = 1 - errors.view(-1, 3).sum(1) / (spread - spread.mean(0)).square().sum()
+    best = int(r2.argmax())
+    say(f"appearance: strength {fit.strengths[best]}, R2 {r2[best]:.4f} on validation samples")
+    extractor = LSE(COLORS, taps, bias=True)
+    extractor.set_matrix(found[best][0])
+    extractor.restore(extractor.tensors() | {"bias": found[best][1]})
+    scores = zip(fit.strengths, r2.tolist(), strict=True)
+    return extractor.requires_grad_(False), {
+        "strength": fit.strengths[best],
+        "validation_r2": {str(strength): round(score, 5) for strength, score in scores},
+        "pixels": moments.count,
+        "channels": len(channels),
+    }
 
 
 def fit_appearance(
@@ -179,30 +237,11 @@ def fit_appearance(
 
     Returns the extractor, and the facts of the fit.
     """
-    tasks = _tasks(source, images, "train", fit.samples, fit)
-    held = _tasks(source, images, "validation", fit.held_samples, fit)
-    taps = tasks[0].taps
+    taps = select(source.generator().taps, fit.max_tap_resolution)
+    some = [source], images, taps, taps[-1].resolution, fit
+    train = readings(*some, "train", fit.samples)
+    held = readings(*some, "validation", fit.held_samples)  # before any work
     moments = Moments(sum(tap.channels for tap in taps))
-    for columns, colors in _stream(tasks, "reading colors", num_workers):
+    for (columns, *_), colors in stream(train, "reading colors", num_workers):
         moments.add(columns, colors)
-    found = [moments.solve(strength) for strength in fit.strengths]
-    errors = torch.zeros(len(found), dtype=torch.float64)
-    values = []
-    for columns, colors in _stream(held, "choosing the strength", num_workers):
-        values.append(colors)
-        for i, (matrix, bias) in enumerate(found):
-            errors[i] += (columns @ matrix + bias - colors).square().sum()
-    scatter = torch.cat(values).double()
-    r2 = 1 - errors / (scatter - scatter.mean(0)).square().sum()
-    best = int(r2.argmax())
-    say(f"appearance: strength {fit.strengths[best]}, R2 {r2[best]:.4f} on validation samples")
-    extractor = LSE(COLORS, taps, bias=True)
-    extractor.set_matrix(found[best][0])
-    extractor.restore(extractor.tensors() | {"bias": found[best][1]})
-    scores = zip(fit.strengths, r2.tolist(), strict=True)
-    return extractor.requires_grad_(False), {
-        "strength": fit.strengths[best],
-        "validation_r2": {str(strength): round(score, 5) for strength, score in scores},
-        "pixels": moments.count,
-        "channels": len(moments.gram) - 1,
-    }
+    return choose(moments, held, taps, num_workers)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.reporting import (
+    appearance,
     directions,
     editing,
     fewshot,
@@ -60,6 +61,9 @@ SECTIONS = (
         "What the feature maps hold",
         geometry.all_tables,
         (geometry.findings, findings.few_taps),
+    ),
+    Section(
+        "linear-appearance", "Linear appearance", appearance.all_tables, (appearance.findings,)
     ),
     Section("editing", "Semantic Image Editing", editing.all_tables, (findings.to_editing,)),
     Section("local-editing", "Editing in Style", style.all_tables),
