@@ -4,10 +4,13 @@ parameters are options, or dataclasses whose fields are options, named as in par
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, get_args, get_origin, get_type_hints
+
+AGAIN = "PIPELINE_AGAIN"  # environment variable of a stage that met damaged bytes and runs again
 
 
 def run(command: Callable) -> None:
@@ -107,13 +110,19 @@ def execute(app: Callable) -> None:
     """Run a typer app; bad input becomes one sentence on stderr and exit status 2."""
     from concurrent.futures.process import BrokenProcessPool
 
-    from pipeline.runtime.errors import InputError
+    from pipeline.runtime.errors import Damaged, InputError
     from pipeline.runtime.lifelines import die_at_once, end_with_run
 
     die_at_once()
     end_with_run()
     try:
         app()
+    except Damaged as error:
+        if AGAIN in os.environ:
+            _fail(error)
+        print(f"warning: {error}; running again", file=sys.stderr, flush=True)
+        os.environ[AGAIN] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except InputError as error:
         _fail(error)
     except BrokenProcessPool:

@@ -52,11 +52,13 @@ def test_a_group_is_a_file_that_zarr_opens(tmp_path):
         np.testing.assert_array_equal(root["train.x"][:], [0, 1, 2])
 
 
-@pytest.mark.parametrize("content", [None, b"no zip"])
-def test_what_is_no_group_is_told(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no zarr group at .*x.zarr.zip"), (b"no zip", "is damaged")]
+)
+def test_what_is_no_group_is_told(content, message, tmp_path):
     if content is not None:
         (tmp_path / "x.zarr.zip").write_bytes(content)
-    with pytest.raises(InputError, match=r"no zarr group at .*x\.zarr\.zip"):
+    with pytest.raises(InputError, match=message):
         Group(tmp_path / "x.zarr.zip")
 
 
@@ -80,3 +82,24 @@ def test_masks_alone_are_compressed(shape, compressed, tmp_path):
     write_group(tmp_path / "group", {"train/x": np.ones(shape, np.uint8)}, {})
     size = (tmp_path / "group").stat().st_size
     assert bool(size < np.prod(shape) / 2) is compressed
+
+
+def test_flipped_bits_are_found(tmp_path):
+    masks = np.random.default_rng(0).integers(0, 4, (9, 8, 8)).astype(np.uint8)
+    images = np.arange(9 * 12, dtype=np.uint8).reshape(9, 3, 2, 2)
+    write_group(tmp_path / "x", {"train/masks": masks, "train/images": images}, {"seed": 1})
+    whole, found = (tmp_path / "x").read_bytes(), 0
+    for place in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "y").write_bytes(damaged)
+        try:
+            group = Group(tmp_path / "y")
+            read = group.read("train", "masks"), group.read("train", "images")
+        except InputError as error:
+            assert str(tmp_path / "y") in str(error)
+            found += 1
+        else:  # a time of the zip's, or a comment
+            np.testing.assert_array_equal(read[0], masks)
+            np.testing.assert_array_equal(read[1], images)
+    assert found > len(whole) / 9

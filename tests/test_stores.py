@@ -19,13 +19,13 @@ import zarr
 from toy_store import PLAN, fill, values
 from typer.testing import CliRunner
 
-from pipeline.data import features, plans, store_care, stores
+from pipeline.data import features, plans, shards, store_care, stores
 from pipeline.data.features import Source, plan_features
 from pipeline.data.plans import Shard
 from pipeline.data.store_care import verify
 from pipeline.data.stores import Store, open_store, write_manifest
 from pipeline.generators.registry import load_generator
-from pipeline.runtime.errors import InputError
+from pipeline.runtime.errors import Damaged, InputError
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.pieces import Kind
 from stages import store as store_tool
@@ -292,6 +292,68 @@ def test_verify_finds_damage_and_opening_heals_it(store, manifest, damage, index
     assert verify(store, repair=True) == ["train/2"]
     assert store.missing() == [shard]
     assert_intact(open_store(manifest))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:9])
+
+
+@pytest.mark.parametrize("damage", [corrupt, cut], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("index", range(3))
+def test_reading_damaged_bytes_names_the_file_and_drops_the_shard(store, manifest, damage, index):
+    shard = PLAN.shards()[2]
+    file = files_of(store, shard)[index]
+    damage(file)
+    with pytest.raises(Damaged, match=f"damaged bytes in {file}"):
+        store.read(shard.split, slice(shard.start, shard.stop))
+    assert store.missing() == [shard]
+    shards.VERIFIED.clear()
+    assert_intact(open_store(manifest))
+
+
+def test_a_chunk_is_verified_once_a_process(store, monkeypatch):
+    calls = []
+    monkeypatch.setattr(shards.Rows, "_verify", lambda *chunk: calls.append(chunk[1:]))
+    for _ in range(3):
+        for row in range(10):
+            store.view("train", "tap", row)
+    assert len(calls) == len(set(calls)) == 3, "of ten samples, four a chunk"
+
+
+def test_stores_of_earlier_versions_are_verified_as_whole_files(store):
+    shard = PLAN.shards()[2]
+    write_json(store.path / "committed" / "train.2.json", store.hashes(shard))
+    assert store.missing() == []
+    corrupt(files_of(store, shard)[0])
+    with pytest.raises(Damaged):
+        store.view("train", "images", shard.start)
+
+
+READER = """
+import sys
+import numpy as np
+from pipeline.data.stores import open_store
+from stages import execute
+
+def app():
+    store = open_store(sys.argv[1])
+    for row in range(10):
+        store.view("train", "tap", row)
+    np.save(sys.argv[2], store.read("train", slice(10))["tap"])
+
+execute(app)
+"""
+
+
+def test_a_stage_that_meets_damaged_bytes_mends_them_and_goes_on(store, manifest, tmp_path):
+    expected = store.read("train", slice(10))["tap"]
+    corrupt(files_of(store, PLAN.shards()[1])[1])
+    (tmp_path / "reader.py").write_text(READER)
+    words = sys.executable, str(tmp_path / "reader.py"), str(manifest), str(tmp_path / "x.npy")
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert "warning: got damaged bytes in" in done.stderr and "running again" in done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 
 def test_opening_runs_the_recorded_command_for_what_is_missing(store, manifest):

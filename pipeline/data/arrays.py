@@ -9,12 +9,14 @@ import math
 import shutil
 import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pipeline.runtime.errors import InputError
+from pipeline.runtime.errors import InputError, reading
 from pipeline.runtime.files import atomic
 
 ROWS_PER_CHUNK, BYTES_PER_CHUNK = 1024, 2**21  # at most; zarr holds a chunk several times over
@@ -65,6 +67,17 @@ def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: d
     shutil.rmtree(folder)
 
 
+@cache  # once per process
+def _verify(path: Path, size: int, time_ns: int) -> None:
+    """Raise an error for a zip with a member whose bytes, or whose name, were changed.
+
+    zarr takes a chunk that it does not find for one of zeros, which it would not have written.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+
+
 class Group:
     """A zarr group of small arrays, read by split and name."""
 
@@ -73,9 +86,13 @@ class Group:
 
         self.path = Path(path)
         if not zipfile.is_zipfile(self.path):
-            raise InputError(f"no zarr group at {path}", "one", "run `dvc repro` to make it")
-        self._root = zarr.open_group(zarr.storage.ZipStore(self.path), mode="r")
-        self.attributes = dict(self._root.attrs)
+            what = f"{path}, which is damaged" if self.path.exists() else f"no zarr group at {path}"
+            raise InputError(what, "a zarr group in a zip", "delete it and run `dvc repro`")
+        with self._reading():
+            facts = self.path.stat()
+            _verify(self.path, facts.st_size, facts.st_mtime_ns)
+            self._root = zarr.open_group(zarr.storage.ZipStore(self.path), mode="r")
+            self.attributes = dict(self._root.attrs)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -92,13 +109,17 @@ class Group:
 
     def read(self, split: str, name: str, rows: slice = slice(None)) -> np.ndarray:
         """The rows of one array."""
-        if f"{split}.{name}" not in self._root:
-            raise InputError(
-                f"{split}.{name} of {self.path}",
-                f"splits {', '.join(self.splits)}",
-                "name a split that this study samples",
-            )
-        return np.asarray(self._root[f"{split}.{name}"][rows])
+        with self._reading():
+            if f"{split}.{name}" not in self._root:
+                raise InputError(
+                    f"{split}.{name} of {self.path}",
+                    f"splits {', '.join(self.splits)}",
+                    "name a split that this study samples",
+                )
+            return np.asarray(self._root[f"{split}.{name}"][rows])
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading(self.path, "the group as it was written", "delete it and run `dvc repro`")
 
     def digest(self, name: str) -> str:
         """16 hex digits over the bytes of `<split>/<name>` of all splits."""

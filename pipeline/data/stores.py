@@ -4,7 +4,6 @@ A store is a zarr group of one array per tap and split. Only the sample axis is 
 written whole, then committed by a record of its files' sha256. What is not committed is missing.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,12 +11,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.data.plans import Array, Plan, Shard
-from pipeline.data.shards import Rows, ShardFile, shard_file
+from pipeline.data.shards import Record, Rows, ShardFile, shard_file
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic, read_json, sha256, store_root, write_json
 from pipeline.runtime.lifelines import RUN
@@ -95,11 +95,11 @@ class Store:
         A part is written and hashed before the next is asked for, while the caches hold it.
         """
         self.drop(shard)
-        chunk, files, hashes = self._samples_per_chunk, {}, {}
+        chunk, files, hashes, checks = self._samples_per_chunk, {}, {}, {}
         with ExitStack() as stack:
             for array in self.plan.arrays:
                 path = shard_file(self.path / shard.split / array.name, array, shard.index)
-                file = open(stack.enter_context(atomic(path)), "wb")  # noqa: SIM115
+                file = open(stack.enter_context(atomic(path, sync=False)), "wb")  # noqa: SIM115
                 writer = ShardFile(file, chunk, self._samples_per_shard // chunk)
                 files[array] = path, writer
                 stack.enter_context(file)
@@ -111,12 +111,14 @@ class Store:
                     writer.append(values)
             for array, (path, writer) in files.items():
                 assert writer.samples == shard.stop - shard.start, array.name
-                hashes[str(path.relative_to(self.path))] = writer.finish(array.bytes_per_sample)
-        write_json(self._record(shard), hashes)
+                name = str(path.relative_to(self.path))
+                hashes[name] = writer.finish(array.bytes_per_sample)
+                checks[name] = writer.crc32c
+        Record(hashes, checks).write(self._record(shard.split, shard.index))
 
     def drop(self, shard: Shard) -> None:
         """Forget a shard: first its record, so that no record ever names a missing file."""
-        self._record(shard).unlink(missing_ok=True)
+        self._record(shard.split, shard.index).unlink(missing_ok=True)
         for path in self._files(shard):
             path.unlink(missing_ok=True)
 
@@ -136,7 +138,7 @@ class Store:
 
     def hashes(self, shard: Shard) -> dict[str, str]:
         """sha256 of every file of a committed shard, by path inside the store."""
-        return read_json(self._record(shard))
+        return dict(Record.read(self._record(shard.split, shard.index)).sha256)
 
     def rows(self, split: str, name: str) -> Rows:
         """One array of a split, to be read in pieces; InputError for unknown names."""
@@ -148,7 +150,8 @@ class Store:
         if name not in arrays:
             raise InputError(f"array {name!r}", f"one of {', '.join(arrays)}", "name a cached tap")
         size, folder = self.plan.splits[split], self.path / split / name
-        return Rows(arrays[name], folder, size, self._samples_per_shard)
+        sizes = self._samples_per_shard, self._samples_per_chunk
+        return Rows(arrays[name], folder, size, *sizes, partial(self._record, split))
 
     def read(self, split: str, rows: slice | int, names: Sequence[str] | None = None) -> dict:
         """Arrays {name: [rows, ...]} as they are stored (int8 taps come with `<tap>.scale`)."""
@@ -157,20 +160,17 @@ class Store:
         return {name: self.rows(split, name)[rows] for name in names}
 
     def view(self, split: str, name: str, row: int) -> np.ndarray:
-        """One sample of an array, memory-mapped: no copy, and no other sample is read."""
+        """One sample of an array, memory-mapped without a copy; its chunk is verified once."""
         return self.rows(split, name).view(row)
 
     def _complete(self, shard: Shard) -> bool:
-        record = self._record(shard)
-        if not record.exists():
-            return False
         try:
-            return all((self.path / name).exists() for name in json.loads(record.read_text()))
-        except json.JSONDecodeError:
+            return all((self.path / name).exists() for name in self.hashes(shard))
+        except (OSError, ValueError):
             return False
 
-    def _record(self, shard: Shard) -> Path:
-        return self.path / "committed" / f"{shard.split}.{shard.index}.json"
+    def _record(self, split: str, index: int) -> Path:
+        return self.path / "committed" / f"{split}.{index}.json"
 
     def _files(self, shard: Shard) -> list[Path]:
         paths = (

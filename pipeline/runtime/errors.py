@@ -16,6 +16,10 @@ class InputError(ValueError):
         return type(self), (self.got, self.wanted, self.remedy)
 
 
+class Damaged(InputError):
+    """A file whose bytes are not those that were written; it is gone now, and can be made again."""
+
+
 def choose(kind: str, name: str, table: Iterable[str]) -> str:
     """Return `name` if it is a key of `table`, else raise InputError naming every choice."""
     if name not in (names := list(table)):

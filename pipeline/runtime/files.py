@@ -11,16 +11,33 @@ from pipeline.runtime.errors import InputError
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield `<path>.partial` to write to; rename it to `path` on success, remove it on failure."""
+def atomic(path: str | Path, sync: bool = True) -> Iterator[Path]:
+    """Yield `<path>.partial` to write to; rename it to `path` on success, remove it on failure.
+
+    What is written is on the disk before the name is, so that a file is whole after a power cut,
+    too; without `sync` for files that carry check sums and are made again where these fail.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
+        if sync:
+            _sync(partial)
         os.replace(partial, path)
+        if sync:
+            _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: str | Path) -> str:
@@ -47,9 +64,9 @@ def fingerprint(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write_json(path: str | Path, value: object) -> None:
+def write_json(path: str | Path, value: object, sync: bool = True) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
-    with atomic(path) as partial:
+    with atomic(path, sync) as partial:
         partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 

@@ -84,7 +84,7 @@ def _finish(pair: tuple[Task, Path]) -> None:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    with atomic(path) as partial_path, open(partial_path, "wb") as file:
+    with atomic(path, sync=False) as partial_path, open(partial_path, "wb") as file:
         np.savez(file, **arrays)
 
 
