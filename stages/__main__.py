@@ -41,6 +41,7 @@ TOOLS = (
     "sample_conditionally",
     "edit_semantics",
     "traverse_direction",
+    "studio",
     "store",
     "show_experiments",
     "update_readme",

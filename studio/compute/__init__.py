@@ -1,0 +1,1 @@
+"""What the lanes compute, with torch; the web process imports none of it."""
