@@ -42,7 +42,7 @@ def select_categories(
     for c in classes:
         found = [v for per_class in scores.values() if (v := per_class[c]) is not None]
         best[c] = max(found, default=None)
-    kept = tuple(c for c in classes if best[c] is not None and best[c] > threshold)
+    kept = tuple(c for c, iou in best.items() if iou is not None and iou > threshold)
     if not kept:
         top = max((v for v in best.values() if v is not None), default=0.0)
         raise InputError(

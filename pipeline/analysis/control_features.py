@@ -90,7 +90,9 @@ def redraw(generator: Generator, seed: int) -> None:
             value.copy_(drawn * spread + mean)
 
 
-def _measure_norms(generator: Generator, norms: Sequence[torch.nn.Module], source: Source) -> None:
+def _measure_norms(
+    generator: Generator, norms: Sequence[torch.nn.BatchNorm2d], source: Source
+) -> None:
     """Batch statistics of other weights do not fit: average them anew over training samples."""
     for norm in norms:
         norm.reset_running_stats()
@@ -136,7 +138,7 @@ class ImageFeatures(Features):
         for first in range(start, stop, step):
             rows = slice(first, min(first + step, stop))
             images = to_float(Group(self.images).read(split, "images", rows)).to(self.device)
-            found = {}
+            found: dict[str, Tensor] = {}
             for part in self.parts:
                 found |= PARTS[part](images, self.seed)
             yield found
@@ -187,7 +189,8 @@ def encode(images: Float[Tensor, "sample 3 y x"], seed: int) -> dict[str, Tensor
 
     Its zero padding also tells how far the border is.
     """
-    x, found = images.contiguous(memory_format=torch.channels_last), {}
+    x = images.contiguous(memory_format=torch.channels_last)
+    found: dict[str, Tensor] = {}
     for kernel, bias in _encoder(images.shape[-1], seed, str(images.device)):
         if found:
             x = F.avg_pool2d(x, 2)

@@ -157,9 +157,8 @@ class PredictTask:
 def _predict(task: PredictTask) -> np.ndarray:
     classes = [str(k) for k in range(task.matrix.shape[1])]
     lse = LSE(classes, task.features.taps, task.bias is not None, task.align_corners)
-    lse.set_matrix(torch.from_numpy(task.matrix))
-    if task.bias is not None:
-        lse.bias.data = torch.from_numpy(task.bias)
+    bias = None if task.bias is None else torch.from_numpy(task.bias)
+    lse.set_matrix(torch.from_numpy(task.matrix), bias)
     lse = lse.to(task.device)
     parts = task.features.maps(task.split, task.start, task.stop)
     return np.concatenate([lse.predict(maps, task.size) for maps in parts])

@@ -77,7 +77,8 @@ def _coco(value: Mapping, path: Path, _: Reading) -> Iterator[AnnotatedImage]:
             yield image["file_name"], size, shapes
 
 
-def _coco_shape(found: object, size: tuple[int, int]) -> np.ndarray:
+def _coco_shape(found: Any, size: tuple[int, int]) -> np.ndarray:
+    """The shape of a segmentation: lists of corners, or an RLE."""
     if isinstance(found, list):
         found = found if isinstance(found[0], list) else [found]
         parts = [polygon(np.reshape(part, (-1, 2)), size) for part in found]
@@ -112,8 +113,11 @@ def _coco_counts(text: str) -> list[int]:
 
 
 def _labelme(value: Mapping, path: Path, asked: Reading) -> Iterator[AnnotatedImage]:
-    sides = (value.get(key) or asked.image_size for key in ("imageHeight", "imageWidth"))
-    size = checked_size(*sides, path)
+    size = checked_size(
+        value.get("imageHeight") or asked.image_size,
+        value.get("imageWidth") or asked.image_size,
+        path,
+    )
     yield (
         value["imagePath"],
         size,

@@ -78,7 +78,7 @@ def _annotations(task: Mapping) -> Iterator[Annotation]:
         regions = [
             row | {"value": row, "type": kind} for row in rows for kind in REGIONS & row.keys()
         ]
-        entries = [task | {"result": regions, "completed_by": task.get("annotator")}]
+        entries = [{**task, "result": regions, "completed_by": task.get("annotator")}]
     else:
         entries = [entry for entry in task["annotations"] if not entry.get("was_cancelled")]
     for entry in entries:

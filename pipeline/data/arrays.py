@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,10 +27,13 @@ SIZED = (".masks", ".images")  # arrays whose last axis is the label size
 class Sliceable(Protocol):
     """What write_group reads an array by: in memory, or a few rows at a time from elsewhere."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, rows: slice) -> np.ndarray: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: dict) -> None:
@@ -56,7 +59,7 @@ def write_group(path: str | Path, arrays: Mapping[str, Sliceable], attributes: d
             shape=values.shape,
             dtype=values.dtype,
             chunks=(step, *cells),
-            **({} if masks else {"compressors": None}),
+            compressors="auto" if masks else None,
         )
         for start in range(0, num, step):
             array[start : start + step] = values[start : start + step]
@@ -92,7 +95,7 @@ class Group:
             facts = self.path.stat()
             _verify(self.path, facts.st_size, facts.st_mtime_ns)
             self._root = zarr.open_group(zarr.storage.ZipStore(self.path), mode="r")
-            self.attributes = dict(self._root.attrs)
+            self.attributes: dict[str, Any] = dict(self._root.attrs)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -109,14 +112,17 @@ class Group:
 
     def read(self, split: str, name: str, rows: slice = slice(None)) -> np.ndarray:
         """The rows of one array."""
+        import zarr
+
         with self._reading():
-            if f"{split}.{name}" not in self._root:
+            array = self._root.get(f"{split}.{name}")
+            if not isinstance(array, zarr.Array):
                 raise InputError(
                     f"{split}.{name} of {self.path}",
                     f"splits {', '.join(self.splits)}",
                     "name a split that this study samples",
                 )
-            return np.asarray(self._root[f"{split}.{name}"][rows])
+            return np.asarray(array[rows])
 
     def _reading(self) -> AbstractContextManager[None]:
         return reading(self.path, "the group as it was written", "delete it and run `dvc repro`")

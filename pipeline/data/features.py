@@ -194,6 +194,7 @@ def _put_map(arrays: Mapping[str, np.ndarray], name: str, x: Tensor) -> None:
 
 def pixels_parts(job: Job, start: int, stop: int) -> Parts:
     """Synthesize samples [start, stop), draw pixels by their masks, look hypercolumns up."""
+    assert job.masks is not None, "pixels are drawn by masks"
     facts, arrays = job.plan.facts, job.plan.empty(stop - start)
     masks = Group(job.masks).read(job.shard.split, "masks", slice(start, stop))
     seeds = Group(job.source.latents).read(job.shard.split, "seeds", slice(start, stop))

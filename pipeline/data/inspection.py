@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ def inspect_checkpoint(
 ) -> dict:
     """Architecture, taps, a trial pass from z to an image, and a study's disk and time."""
     generator = load_generator(path, class_idx=class_idx, fused=fused)
-    taps = [
+    taps: list[dict[str, Any]] = [
         {
             "name": tap.name,
             "shape": [tap.channels, tap.resolution, tap.resolution],

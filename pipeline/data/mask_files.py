@@ -49,7 +49,7 @@ def read_patch(path: str | Path, classes: Sequence[str], shape: tuple[int, ...])
             f"one shaped as the mask, {shape[1]}x{shape[0]} px",
             "crop it, or resize it without interpolation",
         )
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.NEAREST))
+    return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.NEAREST))
 
 
 def write_mask(path: str | Path, ids: Mask, classes: Sequence[str]) -> None:

@@ -87,7 +87,7 @@ class Rows:
         if name in record.crc32c:
             size = self.samples_per_chunk * self.array.bytes_per_sample
             try:
-                content = np.memmap(path, np.uint8, "r", chunk * size, (size,))
+                content: np.ndarray = np.memmap(path, np.uint8, "r", chunk * size, (size,))
             except (OSError, ValueError):  # cut off
                 content = np.empty(0, np.uint8)
             whole = google_crc32c.value(content) == record.crc32c[name][chunk]

@@ -5,13 +5,14 @@ import shutil
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from pipeline.data.stores import Store
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import atomic
 
 KINDS = ("features", "pixels")
-FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 def verify(store: Store, repair: bool = False) -> list[str]:

@@ -4,7 +4,7 @@ Whatever a fit has to choose (L2, an iteration, a step) is chosen on the validat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -122,7 +122,9 @@ def choose_fit(
     weights make an estimate of `miou_dataset` there. After every eighth iteration the better half
     of the values goes on (successive halving): a value that would have won late may be let go.
     """
-    left, curve, best = list(l2), [], []
+    left = list(l2)
+    curve: list[dict] = []
+    best: list[Choice] = []  # of all iterations so far: one, or none
 
     def consider(iteration: int, solution: solvers.Solution) -> list[int] | None:
         if iteration < min(SETTLED, iterations):
@@ -131,9 +133,10 @@ def choose_fit(
         found = {f"{value:g}": round(100 * s, 3) for value, s in zip(left, scores, strict=True)}
         curve.append({"iteration": iteration, "miou": found})
         i = int(np.argmax(scores))
-        if not best or scores[i] > best[0][-1]:
+        if not best or scores[i] > best[0].miou:
             bias = None if solution.bias is None else solution.bias[i].clone()
-            best[:] = [(solution.matrix[i].clone(), bias, left[i], iteration, scores[i])]
+            matrix = solution.matrix[i].clone()
+            best[:] = [Choice(matrix, bias, left[i], iteration, scores[i], curve, [])]
         if iteration % HALVED or len(left) == 1:
             return None
         kept = sorted(np.argsort(scores)[len(left) // 2 :].tolist())
@@ -148,7 +151,7 @@ def choose_fit(
         on_iteration=consider,
         second_moments=second_moments,
     )
-    return Choice(*best[0], curve, solution.objective)
+    return replace(best[0], objective=solution.objective)
 
 
 def fit_lse(
@@ -175,9 +178,7 @@ def fit_lse(
     gram = _kept_moments(store, channels, data) if precondition else None
     choice = choose_fit(data, held, l2, iterations, precondition, gram)
     extractor = LSE(classes, kept, bias, facts["align_corners"])
-    extractor.set_matrix(choice.matrix.cpu())
-    if bias:
-        extractor.bias.data = choice.bias.cpu()
+    extractor.set_matrix(choice.matrix.cpu(), None if choice.bias is None else choice.bias.cpu())
     say(f"chose L2 {choice.l2} at iteration {choice.iteration}: {100 * choice.miou:.2f}")
     return extractor, {
         "solver": "lbfgs",

@@ -221,6 +221,7 @@ def _with_coarse(
 ) -> Tensor:
     """A tile's logits of the finest layer and of all coarser ones, interpolated: one product."""
     if not coarse:
+        assert fine is not None, "a stack of no layer"
         return fine
     regions = [
         logits[region].flatten(0, 1) for logits, region in zip(coarse, tile.regions, strict=True)
@@ -288,6 +289,7 @@ class CountTask:
 
 def _count(task: CountTask) -> Int[np.ndarray, "extractor sample class class"]:
     stacked = _extractor(task.stacked, task.source.device)
+    assert isinstance(stacked, LSE), "only LSEs are stacked"
     targets = Group(task.masks).read(task.split, "masks", slice(task.start, task.stop))
     num = len(stacked.classes) // task.num_classes
     counts, done = [PixelCounts(task.num_classes) for _ in range(num)], 0

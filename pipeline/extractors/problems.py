@@ -42,7 +42,9 @@ class Layered:
         """The product [(1 + taps) M, K] with matrix [C, K] in float32."""
         pairs = zip(self.x.split(self.channels, 1), matrix.split(self.channels), strict=True)
         parts = [times(x, part) for x, part in pairs]
-        return torch.cat([sum(parts), *parts])
+        whole = sum(parts)
+        assert isinstance(whole, Tensor), "rows of no tap"
+        return torch.cat([whole, *parts])
 
     def transposed_times(self, values: Tensor) -> Tensor:
         """The product [C, K] of the transposed rows with values [(1 + taps) M, K] in float32."""
@@ -65,6 +67,12 @@ class Problem:
     scale: Tensor  # [C] float32
     num_classes: int
     bias: bool
+
+    @property
+    def columns(self) -> Tensor:
+        """x [M, C] of a problem without layered rows."""
+        assert isinstance(self.x, Tensor), "layered rows are never written out"
+        return self.x
 
 
 def problem(
@@ -100,7 +108,7 @@ def layered(data: Problem, channels: tuple[int, ...], layer_weight: float) -> Pr
     """Eq (8): the loss of the sum over taps, plus `layer_weight` times that of each tap alone."""
     num = len(channels)
     weights = torch.cat([data.weights, *[layer_weight * data.weights] * num])
-    rows = Layered(data.x, channels)
+    rows = Layered(data.columns, channels)
     y = data.y.repeat(1 + num)
     return Problem(rows, y, weights, data.scale, data.num_classes, bias=False)
 
@@ -152,6 +160,6 @@ def moments(data: Problem, seed: int) -> Tensor:
     rows = torch.multinomial(data.weights, count, replacement=True, generator=rng)
     gram = torch.zeros(data.x.shape[1], data.x.shape[1], device=data.x.device)
     for part in rows.split(2048):  # in float32: bfloat16 noise would drown the small eigenvalues
-        x = data.x[part].float()
+        x = data.columns[part].float()
         gram.addmm_(x.T, x, alpha=1 / count)
     return gram

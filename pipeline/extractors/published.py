@@ -1,6 +1,6 @@
 """Extractors trained by the paper's released code, read as ours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from pipeline.runtime.errors import InputError, choose
 
 TYPES = ("LSE", "NSE-1", "NSE-2")
 # How a tap's weight is made from `layer_weight`; the weights are normalized to a sum of 1.
-SHARES = {"softplus": F.softplus, "sigmoid": torch.sigmoid}
+SHARES: dict[str, Callable[[Tensor], Tensor]] = {"softplus": F.softplus, "sigmoid": torch.sigmoid}
 
 
 def load_published_extractor(

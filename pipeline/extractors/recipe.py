@@ -67,7 +67,8 @@ class CachedSamples:
 
 def logits_as_published(weights: Sequence[Tensor], sample: Sample, align_corners: bool) -> Tensor:
     """One float32 1x1 convolution a tap, each upsampled to label size, then added."""
-    size, total = sample.mask.shape[-1], 0
+    size = sample.mask.shape[-1]
+    total: Tensor | int = 0
     for weight, x, scale in zip(weights, sample.taps, sample.scales, strict=True):
         x = x.contiguous().float()  # channels first: so convolved and upsampled twice as fast
         x = x if scale is None else x.mul_(scale[:, None, None])
@@ -75,26 +76,31 @@ def logits_as_published(weights: Sequence[Tensor], sample: Sample, align_corners
         total = total + F.interpolate(
             part, (size, size), mode="bilinear", align_corners=align_corners
         )
+    assert isinstance(total, Tensor), "an extractor without taps"
     return total
 
 
 def logits_fast(weights: Sequence[Tensor], sample: Sample, align_corners: bool) -> Tensor:
     """The same logits: scales folded into the weights, bfloat16 products, one upsampling a size."""
-    size, by_size = sample.mask.shape[-1], {}
+    size = sample.mask.shape[-1]
+    by_size: dict[int, Tensor] = {}
     for weight, x, scale in zip(weights, sample.taps, sample.scales, strict=True):
         weight = weight if scale is None else weight * scale
         part = (weight.bfloat16() @ x.flatten(1).bfloat16()).float().unflatten(1, x.shape[1:])
         side = x.shape[-1]
         by_size[side] = by_size[side] + part if side in by_size else part
-    return sum(
+    total = sum(
         F.interpolate(part[None], (size, size), mode="bilinear", align_corners=align_corners)
         for part in by_size.values()
     )
+    assert isinstance(total, Tensor), "an extractor without taps"
+    return total
 
 
 def passes(num_samples: int, epochs: float = 50.0, seed: int = 0) -> Iterator[tuple[int, int]]:
     """Yield (sample, samples per step) for every pass of the schedule, shortened to `epochs`."""
-    rng, order = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    order: list[int] = []
     for length, accumulate in SCHEDULE:
         count = int(length * EPOCH * epochs / 50) // accumulate * accumulate
         for _ in range(count):

@@ -83,7 +83,7 @@ def lbfgs(
         if kept is not None:
             rows = torch.tensor(kept, device=device)
             strength, loss, theta, gradient = (v[rows] for v in (strength, loss, theta, gradient))
-            history = [tuple(v[rows] for v in step) for step in history]
+            history = [(s[rows], q[rows], sq[rows]) for s, q, sq in history]
             z = z[:, rows]
     return _solution(data, theta, objective)
 
@@ -204,12 +204,12 @@ class _Line:
 
     @cached_property
     def _products(self) -> tuple[Tensor, Tensor, Tensor]:
-        pairs = (
-            (self.theta, self.theta),
-            (self.theta, self.direction),
-            (self.direction, self.direction),
+        theta, direction = self.theta[:, :-1], self.direction[:, :-1]
+        return (
+            (theta * theta).sum((1, 2)),
+            (theta * direction).sum((1, 2)),
+            (direction * direction).sum((1, 2)),
         )
-        return tuple((a[:, :-1] * b[:, :-1]).sum((1, 2)) for a, b in pairs)
 
     def value(self, step: Tensor) -> Tensor:
         """Objectives [R] after a step [R]."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.extractors.networks import Extractor, Window
 from pipeline.extractors.recipe import CachedSamples, Sample
 from pipeline.metrics.iou import PixelCounts, dataset_scores
-from pipeline.runtime.devices import fast_bfloat16
+from pipeline.runtime.devices import channels_last, fast_bfloat16
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.progress import LOG_SECONDS, say
 from pipeline.runtime.workers import keep_freed_memory
@@ -66,7 +66,7 @@ def train(
     windows = tiles(size, min(schedule.window, size))
     chances, looks = draw_chances(samples.masks, windows), look_steps(schedule)
     scales = [1 / power for power in root_mean_squares(samples)]
-    extractor.to(samples.device, memory_format=torch.channels_last).train()
+    channels_last(extractor.to(samples.device)).train()
     optimizer = torch.optim.Adam(extractor.parameters(), schedule.learning_rate)
 
     curve, losses, last = [], [], time.perf_counter()
@@ -222,14 +222,14 @@ def rate_of(name: str, rates: Sequence[str], study: str = "") -> float:
             raise InputError(
                 f"learning rate {pair!r}", "<extractor>=<number>", "change learning_rates"
             ) from error
-    rate = found.get(f"{study}/{name}", found.get(name))
-    if rate is None:
+    chosen = found.get(f"{study}/{name}", found.get(name))
+    if chosen is None:
         raise InputError(
             f"no learning rate of {name} among {', '.join(rates)}",
             f"{name}=<number>",
             "add it to learning_rates; `python -m benchmarks nse_rates` finds one",
         )
-    return rate
+    return chosen
 
 
 def tiles(size: int, side: int) -> list[Window]:

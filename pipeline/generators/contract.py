@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -44,6 +45,14 @@ class Generator(nn.Module, ABC):
         ws[:, :truncation_cutoff] = self.w_avg.lerp(ws[:, :truncation_cutoff], truncation_psi)
         return ws
 
+    @overload
+    def synthesis(self, ws: Tensor, stop_at: None = None, noise_mode: str = "const") -> Tensor: ...
+
+    @overload
+    def synthesis(
+        self, ws: Tensor, stop_at: Tap | str | None, noise_mode: str = "const"
+    ) -> Tensor | None: ...
+
     def synthesis(
         self,
         ws: Float[Tensor, "sample num_ws w_dim"],
@@ -58,8 +67,9 @@ class Generator(nn.Module, ABC):
                 "make ws by this generator's mapping",
             )
         choose("noise_mode", noise_mode, NOISE_MODES)
-        stop = None if stop_at is None else find(self.taps, getattr(stop_at, "name", stop_at)).name
-        images = self.draw(ws.to(self.dtype), stop, noise_mode)
+        if stop_at is not None:
+            stop_at = find(self.taps, stop_at if isinstance(stop_at, str) else stop_at.name).name
+        images = self.draw(ws.to(self.dtype), stop_at, noise_mode)
         return None if images is None else images.float().contiguous()
 
     @property

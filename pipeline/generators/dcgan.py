@@ -46,7 +46,7 @@ class DCGAN(Generator):
     @property
     def style_weights(self) -> dict[str, Tensor]:
         """The first layer as a matrix: a row for each of its outputs, channel by position."""
-        return {"blocks.0": self.blocks[0][0].weight.flatten(1).T.float()}
+        return {"blocks.0": self.get_parameter("blocks.0.0.weight").flatten(1).T.float()}
 
     def style(self, z: Tensor) -> Tensor:
         """The identity: DCGAN has no mapping network."""

@@ -6,6 +6,7 @@ the weights: see pipeline/generators/translations.py.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from pipeline.generators.taps import Tap
 from pipeline.runtime.errors import InputError
 
 EPSILON = 1e-8  # of every normalization, in all these families
+Network = TypeVar("Network", bound=Generator)
+
 MAX_BLOCKS = 9  # 1024 px
 MAX_WIDTH = 2048  # channels; a file may claim more than it holds
 
@@ -49,6 +52,8 @@ class Affine(nn.Linear):
 
 class Noise(nn.Module):
     """Adds a map of unit noise times a strength: one strength in all, or one a channel."""
+
+    map: Tensor
 
     def __init__(self, resolution: int, channels: int = 1):
         super().__init__()
@@ -101,7 +106,7 @@ def limited(widths: Sequence[int]) -> tuple[int, ...]:
     return tuple(widths)
 
 
-def fill(network: Generator, tensors: dict[str, Tensor]) -> Generator:
+def fill(network: Network, tensors: dict[str, Tensor]) -> Network:
     """Load all tensors into the network; InputError if a name or a shape differs."""
     try:
         network.load_state_dict(tensors)

@@ -76,7 +76,8 @@ class PGGAN(Generator):
     @property
     def style_weights(self) -> dict[str, Tensor]:
         """{first layer: its matrix [channels 4 4, z_dim]}, rows = outputs."""
-        return {self.names[0]: self.layers[0].weight.detach().float().flatten(0, 2)}
+        weight = self.get_parameter("layers.0.weight")
+        return {self.names[0]: weight.detach().float().flatten(0, 2)}
 
     def style(self, z: Tensor) -> Tensor:
         """The identity: PGGAN has no mapping network."""

@@ -10,6 +10,7 @@ from pipeline.generators.contract import Generator
 from pipeline.generators.importers.foreign import convert_checkpoint
 from pipeline.generators.importers.layouts import find_layout, recognize
 from pipeline.generators.readers.formats import Checkpoint, read_checkpoint
+from pipeline.runtime.devices import channels_last
 from pipeline.runtime.errors import InputError, choose, reading
 
 FAMILIES = {
@@ -43,8 +44,7 @@ def load_generator(
     network = _build(path, family, tensors)
     if check_tap_set(family, taps or facts.get("tap_set", "all")) == "second_conv":
         network.taps = tuple(tap for tap in network.taps if tap.name.endswith("_conv2"))
-    network = network.eval().requires_grad_(False).to(device)
-    network = network.to(memory_format=torch.channels_last)
+    network = channels_last(network.eval().requires_grad_(False).to(device))
     if compute is torch.bfloat16:
         _cast_synthesis(network, compute)
     return network

@@ -54,8 +54,8 @@ class Constant(Styled):
 
     def forward(self, x: None, w: Tensor, noise_mode: str) -> Tensor:
         """w [N, w_dim] to [N, C, 4, 4]; there is no x."""
-        x = self.const.repeat(len(w), 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        return self.finish(x, w, noise_mode)
+        start = self.const.repeat(len(w), 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        return self.finish(start, w, noise_mode)
 
 
 class Conv(Styled):
@@ -76,6 +76,8 @@ class UpConv(Styled):
     Up to 64 px pixels are repeated and convolved by 3x3; from 128 px on a transposed convolution
     by 4x4 does both ("fused"): its kernel, [in, out, 4, 4], is a 3x3 one summed over four shifts.
     """
+
+    blur: Tensor
 
     def __init__(self, w_dim: int, channels_in: int, channels: int, resolution: int, fused: bool):
         super().__init__(w_dim, channels, resolution)
@@ -135,14 +137,14 @@ class StyleGAN(Generator):
         """
         scale, shift = scales[style.name].chunk(2, 1)
         factor = (scale + 1).float()
-        normed = (features[style.tap.name].float() - shift) / factor
+        normed = (super().scaled_map(style, features, scales).float() - shift) / factor
         return torch.where(factor == 0, 0.0, normed)
 
     @property
     def style_weights(self) -> dict[str, Tensor]:
         """{layer: affine weight [2 channels, w_dim]}: the scales' rows, then the shifts'."""
-        layers = zip(self.names, self.layers, strict=True)
-        return {name: layer.affine.weight.detach().float() for name, layer in layers}
+        weights = [self.get_parameter(f"layers.{i}.affine.weight") for i in range(len(self.names))]
+        return {n: w.detach().float() for n, w in zip(self.names, weights, strict=True)}
 
     @property
     def dtype(self) -> torch.dtype:

@@ -42,6 +42,8 @@ class StyledConv(nn.Module):
     `up` doubles the resolution by a transposed convolution and a low-pass filter.
     """
 
+    fir: Tensor
+
     def __init__(
         self,
         w_dim: int,
@@ -83,6 +85,8 @@ class StyledConv(nn.Module):
 
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution to colors, added to the upsampled colors of the block before."""
+
+    fir: Tensor
 
     def __init__(self, w_dim: int, channels: int, clamp: float | None):
         super().__init__()
@@ -149,8 +153,8 @@ class StyleGAN2(Generator):
     @property
     def style_weights(self) -> dict[str, Tensor]:
         """{layer: affine weight [channels_in, w_dim]}, of the convolutions, without ToRGB."""
-        layers = zip(self.names, self.layers, strict=True)
-        return {name: layer.affine.weight.detach().float() for name, layer in layers}
+        weights = [self.get_parameter(f"layers.{i}.affine.weight") for i in range(len(self.names))]
+        return {n: w.detach().float() for n, w in zip(self.names, weights, strict=True)}
 
     def style(self, z: Tensor) -> Tensor:
         """z [N, z_dim] to w [N, w_dim], untruncated."""

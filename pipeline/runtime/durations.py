@@ -11,10 +11,10 @@ from pipeline.runtime.files import read_json, write_json
 class Durations:
     """The file of `make repro`'s estimates; a machine is what the probe says, and its cores."""
 
-    machine: Mapping[str, float] = field(default_factory=dict)
-    stages: Mapping[str, float] = field(default_factory=dict)  # CPU-seconds on that machine
-    disk_mb: Mapping[str, float] = field(default_factory=dict)  # of a stage's outs and stores
-    download_mb: Mapping[str, float] = field(default_factory=dict)  # of package==version
+    machine: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)  # CPU-seconds on that machine
+    disk_mb: dict[str, float] = field(default_factory=dict)  # of a stage's outs and stores
+    download_mb: dict[str, float] = field(default_factory=dict)  # of package==version
 
     @classmethod
     def read(cls, path: Path) -> "Durations":

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime.errors import InputError
 
@@ -68,6 +69,14 @@ def write_json(path: str | Path, value: object, sync: bool = True) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
     with atomic(path, sync) as partial:
         partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Any], sync: bool = True) -> None:
+    """Write NumPy arrays {name: array} as an uncompressed .npz file, atomically; see `atomic`."""
+    import numpy as np
+
+    with atomic(path, sync) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def read_json(path: str | Path) -> dict:

@@ -25,7 +25,8 @@ def closure(
 
     Imports inside functions count, and so do the packages around an imported module.
     """
-    reached, waiting = {}, [module]
+    reached: dict[str, str] = {}
+    waiting = [module]
     while waiting:
         name = waiting.pop()
         if (
@@ -83,7 +84,7 @@ def substance(source: str) -> str:
         line
         for node in nodes
         if isinstance(node, ast.Constant | ast.JoinedStr)
-        for line in range(node.lineno, node.end_lineno)
+        for line in range(node.lineno, node.end_lineno or node.lineno)
     }
     for token in reversed(list(tokenize.generate_tokens(io.StringIO(source).readline))):
         (first, start), (last, end) = token.start, token.end

@@ -20,7 +20,8 @@ def comments(thing: type | Callable) -> dict[str, str]:
 
     A comment stands behind a field, or on lines of its own directly above it.
     """
-    found, above = {}, []
+    found: dict[str, str] = {}
+    above: list[str] = []
     for base in thing.__mro__[1:-1] if isinstance(thing, type) else ():
         found |= comments(base)
     for line in inspect.getsource(thing).splitlines():

@@ -7,10 +7,16 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from pipeline.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from yaml import SafeLoader as _Loader
+else:  # the one in C, which not every build of PyYAML has
+    _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 DVC_YAML = "dvc.yaml"
 REFERENCE = re.compile(r"\$\{([^}]+)\}")
@@ -51,7 +57,8 @@ class _Cell:
         first, *rest = reference.strip().split(".")
         if first in ("item", "key") and first not in self.names:
             return (), reference
-        keys, value = (), self.params
+        keys: Keys = ()
+        value: object = self.params
         for key in (*self.names.get(first, (first,)), *rest):
             if not isinstance(value, Mapping) or key not in value:
                 raise InputError(
@@ -82,7 +89,8 @@ def _check_command(cell: _Cell, command: str, options: Options) -> None:
     stage = re.search(r"-m stages\.(\w+)", command)
     if not stage:
         return
-    known, homes, home_of = options(stage[1]), _homes(cell, command), {}
+    known, homes = options(stage[1]), _homes(cell, command)
+    home_of: dict[str, str] = {}
     for home, names in homes.items():
         for option in names:
             if option not in known:
@@ -174,7 +182,7 @@ def read_yaml(path: Path) -> dict:
         raise InputError(f"{path}, which is not YAML: {said}", "YAML", "correct it") from error
 
 
-class _OneOfEach(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _OneOfEach(_Loader):
     """A loader that refuses a key which occurs twice, as DVC does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:

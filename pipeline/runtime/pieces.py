@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.runtime import workers
-from pipeline.runtime.files import atomic, fingerprint, store_root
+from pipeline.runtime.files import fingerprint, store_root, write_arrays
 from pipeline.runtime.imports import code_digest
 
 FOLDER = "pieces"  # of the store
@@ -43,7 +43,7 @@ class Kind:
 
     def write(self, facts: object, arrays: Arrays) -> None:
         """Keep the arrays of a piece."""
-        _write(self.path(facts), arrays)
+        write_arrays(self.path(facts), arrays, sync=False)
 
 
 @runtime_checkable
@@ -80,12 +80,7 @@ def _finish(pair: tuple[Task, Path]) -> None:
     """Make the piece of a task, unless another process has made it meanwhile."""
     task, path = pair
     if not _whole(path):
-        _write(path, task.work())
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    with atomic(path, sync=False) as partial_path, open(partial_path, "wb") as file:
-        np.savez(file, **arrays)
+        write_arrays(path, task.work(), sync=False)
 
 
 def _whole(path: Path) -> bool:

@@ -1,7 +1,6 @@
 """Which stage starts next on which cores, and when all of them will have ended."""
 
 import copy
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from statistics import median
 
@@ -37,7 +36,8 @@ def by_study(stages: Iterable[str]) -> dict[str, str]:
 
 def fastest(name: str, seconds: Mapping[str, float]) -> str:
     """The stage `name`@study of the study of the fewest CPU-seconds; '' if there is none."""
-    studies, total = by_study(seconds), Counter()
+    studies = by_study(seconds)
+    total = dict.fromkeys(studies.values(), 0.0)
     for stage, study in studies.items():
         total[study] += seconds[stage]
     found = [stage for stage in seconds if stage.startswith(f"{name}@")]

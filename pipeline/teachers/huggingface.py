@@ -193,7 +193,7 @@ def _processor(facts: dict, config: Any, path: object) -> Any:
     named = facts.get("image_processor_type") or facts.get("feature_extractor_type") or ""
     name = str(named).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
     name = name.removesuffix("Pil")
-    kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name, None)
+    kind: Any = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name, None)
     if not str(name).endswith("ImageProcessor") or not isinstance(kind, type):
         name = PROCESSORS.get(config.model_type, "SegformerImageProcessor")
         kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)

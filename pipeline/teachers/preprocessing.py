@@ -71,7 +71,7 @@ class Preprocessing:
         if self.keep_aspect:  # of DPT: scale as little as possible
             factors = (min(factors[::-1], key=lambda f: abs(1 - f)),) * 2
         unit = self.multiple
-        return tuple(round(f * n / unit) * unit for f, n in zip(factors, (height, width)))  # noqa: B905
+        return round(factors[0] * height / unit) * unit, round(factors[1] * width / unit) * unit
 
     def _edge(self, height: int, width: int) -> tuple[int, int]:
         short, long = min(height, width), max(height, width)
@@ -82,7 +82,8 @@ class Preprocessing:
         return self._divisible(*(sides if height <= width else sides[::-1]))
 
     def _divisible(self, height: int, width: int) -> tuple[int, int]:
-        return tuple(math.ceil(side / self.divisor) * self.divisor for side in (height, width))
+        unit = self.divisor
+        return math.ceil(height / unit) * unit, math.ceil(width / unit) * unit
 
 
 def of_processor(processor: Any, path: object) -> Preprocessing:

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pipeline.generators.readers.torchzip import load_plain
-from pipeline.runtime.devices import fast_bfloat16
+from pipeline.runtime.devices import channels_last, fast_bfloat16
 from pipeline.runtime.errors import InputError, choose, reading
 from pipeline.runtime.weights import read_safetensors
 from pipeline.teachers.labels import (
@@ -35,6 +35,8 @@ FILES = (".safetensors", ".pth", ".pt")
 
 class Teacher(nn.Module):
     """A segmentation network read as probabilities of a label space's merged classes."""
+
+    merge: Float[Tensor, "network_class class"]
 
     def __init__(
         self,
@@ -94,8 +96,8 @@ class Teacher(nn.Module):
             return self.network(x)
         if not self._quick:
             with torch.inference_mode(False):
-                network = copy.deepcopy(self.network)
-                self._quick.append(network.to(torch.bfloat16, memory_format=torch.channels_last))
+                network = copy.deepcopy(self.network).to(torch.bfloat16)
+                self._quick.append(channels_last(network))
         return self._quick[0](x.to(torch.bfloat16))
 
     def masks(
@@ -182,8 +184,8 @@ def _open(path: str | Path) -> tuple[nn.Module, Sequence[str], int | None]:
 
     on_hub = HUB_ID.fullmatch(str(path)) and Path(path).suffix not in FILES
     if Path(path).is_dir() or (on_hub and not Path(path).exists()):
-        network = huggingface.load_network(path)
-        return network, network.classes, None
+        model = huggingface.load_network(path)
+        return model, model.classes, None
     if not Path(path).exists():
         raise InputError(
             f"no file at {path}",
@@ -207,7 +209,7 @@ def _trained_here(path: str | Path) -> nn.Module:
         )
     network = NETWORKS[choose("teacher architecture", name, NETWORKS)](len(CELEBAMASK19))
     _fill(network, tensors, path, f"weights of a {name} of {len(CELEBAMASK19)} classes")
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network)
 
 
 def _published(path: str | Path) -> PublishedUNet:
@@ -226,7 +228,7 @@ def _published(path: str | Path) -> PublishedUNet:
         raise InputError(f"{path} of {len(head)} classes", "15 or 19", "name another file")
     network = PublishedUNet(len(head))
     _fill(network, tensors, path, "the widths 16, 32, 64, 128, 256 with batch norm")
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network)
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], path: object, wanted: str) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.metrics.iou import PixelCounts, dataset_scores, summary
-from pipeline.runtime.devices import fast_bfloat16
+from pipeline.runtime.devices import channels_last, fast_bfloat16
 from pipeline.runtime.errors import InputError, choose
 from pipeline.runtime.files import atomic, fingerprint, sha256
 from pipeline.runtime.progress import say
@@ -103,7 +103,7 @@ def _first_network(
     torch.manual_seed(recipe.seed)
     network = network_class(NUM_CLASSES)
     origin = _start_from(start, network) if start else {}
-    return network.to(device, memory_format=torch.channels_last), origin
+    return channels_last(network.to(device)), origin
 
 
 def _batch(training: Pairs, draw: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
@@ -203,7 +203,7 @@ def _score(
     network = network_class(NUM_CLASSES)
     network.load_state_dict(state)
     labels = label_space("celebamask15")
-    teacher = Teacher(network.to(memory_format=torch.channels_last), labels).to(device)
+    teacher = Teacher(channels_last(network), labels).to(device)
     counts = PixelCounts(len(labels.classes))
     for start in range(0, len(pairs.images), 10):
         images = pairs.images[start : start + 10].float() / 127.5 - 1

@@ -153,15 +153,16 @@ def solve_all(
     study: Study, tasks: Sequence[Task], rule: Rule, pool: Pool | None = None
 ) -> list[Fitted]:
     """Fit every task that no earlier run has finished; `pool` is read for these, or None."""
-    found = {task: kept(study, task, rule) for task in tasks}
-    missing = [task for task, fitted in found.items() if fitted is None]
-    if missing and pool is None:
-        pool = annotate(study, wanted(missing), rule.pixels_per_sample)
-    for task in missing:
-        found[task] = fitted = solve(study, pool, task, rule)
-        matrix = torch.cat([weight.T for weight in fitted.extractor.weights])
-        arrays = {"matrix": matrix.numpy(), "cpu_seconds": np.array(fitted.cpu_seconds)}
-        PIECES.write(_facts(study, task, rule), arrays)
+    done = {task: kept(study, task, rule) for task in tasks}
+    found = {task: fitted for task, fitted in done.items() if fitted is not None}
+    missing = [task for task in done if task not in found]
+    if missing:
+        pool = annotate(study, wanted(missing), rule.pixels_per_sample) if pool is None else pool
+        for task in missing:
+            found[task] = fitted = solve(study, pool, task, rule)
+            matrix = torch.cat([weight.T for weight in fitted.extractor.weights])
+            arrays = {"matrix": matrix.numpy(), "cpu_seconds": np.array(fitted.cpu_seconds)}
+            PIECES.write(_facts(study, task, rule), arrays)
     return [found[task] for task in tasks]
 
 

@@ -73,8 +73,8 @@ def annotate(
         for x, (strokes, (where, weights)) in zip(split, drawn.items(), strict=False):
             mask = study.annotations.get(row, masks[row])
             y = torch.from_numpy(mask.ravel()[where]).long().to(x.device)
-            weights = torch.from_numpy(weights / weights.sum()).float().to(x.device)
-            pool.parts[row, strokes] = Part(x, y, weights)
+            shares = torch.from_numpy(weights / weights.sum()).float().to(x.device)
+            pool.parts[row, strokes] = Part(x, y, shares)
         if unlabeled:
             pool.unlabeled[row] = split[-1]
     return pool

@@ -46,16 +46,18 @@ def score(study: Study, fitted: Sequence[Fitted], workers: int) -> list[dict]:
 
 def _confusions(study: Study, extractors: Sequence[LSE], workers: int) -> list[np.ndarray]:
     """Confusion matrices [sample, class, class] of each extractor on the test split."""
-    facts = [{"study": study.facts, "extractor": _digest(one)} for one in extractors]
+    facts: list[dict] = [{"study": study.facts, "extractor": _digest(e)} for e in extractors]
     found = [PIECES.read(one) for one in facts]
     missing = {one["extractor"]: i for i, one in enumerate(facts) if found[i] is None}
+    made: dict[str, np.ndarray] = {}  # by the extractor's digest
     if missing:
         new = [extractors[i] for i in missing.values()]
         counted = confusions(new, study.source, study.masks, "test", workers)
-        for i, confusion in zip(missing.values(), counted, strict=True):
+        for (digest, i), confusion in zip(missing.items(), counted, strict=True):
             PIECES.write(facts[i], {"confusion": confusion})
+            made[digest] = confusion
     return [
-        (PIECES.read(one) if arrays is None else arrays)["confusion"]
+        made[one["extractor"]] if arrays is None else arrays["confusion"]
         for one, arrays in zip(facts, found, strict=True)
     ]
 
@@ -113,6 +115,7 @@ def report(rows: Sequence[dict], full: Mapping) -> dict:
     A selection's `gain` is its paired difference to random, on the same halves of the pool.
     """
     groups: dict[tuple, list[dict]] = {}
+    key: tuple
     for row in rows:
         if row["candidates"] == "half":
             key = "selection", row["selection"], row["shots"]

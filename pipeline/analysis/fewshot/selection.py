@@ -136,7 +136,8 @@ def _class_strokes(
     region: np.ndarray, size: int, count: int, rng: np.random.Generator
 ) -> np.ndarray:
     """`count` different places of one class's region: segments, then single pixels."""
-    inside, drawn = np.zeros(size * size, bool), {}
+    inside = np.zeros(size * size, bool)
+    drawn: dict[int, None] = {}
     inside[region] = True
     longest = -(-count // STROKES_PER_CLASS)
     for start in rng.choice(region, TRIES):

@@ -81,7 +81,8 @@ def fair_plan(
             "at least 1 of each",
             "raise fair_pixels, fair_pool or fair_images",
         )
-    held, plan = np.zeros(areas.shape[1], int), []
+    held = np.zeros(areas.shape[1], int)
+    plan: list[Draw] = []
     for row, area in enumerate(areas):
         if len(plan) == max_images:
             break

@@ -45,6 +45,6 @@ def gaps(first: np.ndarray, second: np.ndarray) -> dict:
     """Difference of mIoU in points, with its paired interval."""
     pairs, found = [intersection_union(c) for c in (first, second)], {}
     for name, score in PROTOCOLS.items():
-        low, high = paired_interval(*pairs, name)
+        low, high = paired_interval(pairs[0], pairs[1], name)
         found[name] = percent(score(*pairs[0]).mean - score(*pairs[1]).mean, low, high)
     return found

@@ -7,8 +7,8 @@ from pipeline.extractors.networks import LSE, Extractor
 from pipeline.runtime.errors import InputError
 
 
-def check(study: Study, lse: Extractor, settings: Settings) -> None:
-    """InputError if the sizes, the LSE or the samples do not fit the study."""
+def check(study: Study, lse: Extractor, settings: Settings) -> LSE:
+    """The LSE; InputError if the sizes, the extractor or the samples do not fit the study."""
     if min(settings.greedy_taps, settings.shown) < 1:
         raise InputError(
             f"greedy_taps {settings.greedy_taps} and shown {settings.shown}",
@@ -29,3 +29,4 @@ def check(study: Study, lse: Extractor, settings: Settings) -> None:
         )
     if not Group(study.masks).splits.get("test"):
         raise InputError("no test samples", "at least one", "raise the study's sample.test")
+    return lse

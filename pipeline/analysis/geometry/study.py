@@ -34,15 +34,15 @@ ENOUGH = 50.0  # %: centers `segment` if they reach this share of the LSE's mIoU
 
 
 def measure_geometry(
-    study: Study, store: Store, lse: Extractor, settings: Settings, workers: int
+    study: Study, store: Store, extractor: Extractor, settings: Settings, workers: int
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Fit, score and compare; return the report, and masks for pictures with their rows."""
-    check(study, lse, settings)
+    lse = check(study, extractor, settings)
     train, held = tap_fits.read(store, settings.pixel_budget, study.source.device)
     detected = _detectors(study, train, held)
     sums = {"raw": class_sums(train, len(study.classes))}
     pixels = tap_fits.prepare(train, held, store)
-    scaled = Columns(pixels.data.x, pixels.data.y, pixels.data.weights)
+    scaled = Columns(pixels.data.columns, pixels.data.y, pixels.data.weights)
     sums["scaled"] = class_sums(scaled, len(study.classes))
     centers = {kind: geometry.centers(value) for kind, value in sums.items()}
 
@@ -126,12 +126,7 @@ def claims(report: Mapping, fits: Fits, found: Mapping[str, np.ndarray]) -> dict
 
 def _detectors(study: Study, train: Columns, held: Columns) -> dict:
     """The best single channel of each class: its tap, its index there, and its IoU."""
-    drawn = []
-    for columns in (train, held):
-        step = -(-len(columns.x) // DETECTOR_PIXELS)
-        parts = (values[::step] for values in (columns.x, columns.y, columns.weights))
-        drawn.append(geometry.Drawn(*_arrays(*parts)))
-    found = geometry.detectors(*drawn, len(study.classes), SHARES)
+    found = geometry.detectors(_drawn(train), _drawn(held), len(study.classes), SHARES)
     ends = np.cumsum([tap.channels for tap in study.taps])
     report = {}
     for name, best in zip(study.classes, found, strict=True):
@@ -144,6 +139,13 @@ def _detectors(study: Study, train: Columns, held: Columns) -> dict:
                 "iou": round(100 * best.iou, 3),
             }
     return report
+
+
+def _drawn(columns: Columns) -> geometry.Drawn:
+    """At most DETECTOR_PIXELS of the pixels, evenly spread."""
+    step = -(-len(columns.x) // DETECTOR_PIXELS)
+    parts = (values[::step] for values in (columns.x, columns.y, columns.weights))
+    return geometry.Drawn(*_arrays(*parts))
 
 
 def _alignment(

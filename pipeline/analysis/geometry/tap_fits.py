@@ -36,7 +36,7 @@ class Pixels:
     def thinned(self, step: int) -> "Pixels":
         """Every step-th training pixel, and all validation pixels."""
         data = self.data
-        x, y, weights = (values[::step] for values in (data.x, data.y, data.weights))
+        x, y, weights = (values[::step] for values in (data.columns, data.y, data.weights))
         return replace(self, data=replace(data, x=x, y=y, weights=weights / weights.sum()))
 
     def extractor(self, matrix: Tensor, chosen: Sequence[int] | None = None) -> LSE:
@@ -79,7 +79,8 @@ def fit_taps(pixels: Pixels, chosen: Sequence[int], l2: Sequence[float], iterati
     """Solve eq (1) over the taps of these indices alone."""
     data, held, moments = pixels.data, pixels.held, pixels.moments
     if len(chosen) < len(pixels.taps):
-        data = replace(data, x=pixels.of(chosen, data.x, 1), scale=pixels.of(chosen, data.scale))
+        data = replace(data, x=pixels.of(chosen, data.columns, 1))
+        data = replace(data, scale=pixels.of(chosen, data.scale))
         held = replace(held, x=pixels.of(chosen, held.x, 1))
         if moments is not None:
             moments = pixels.of(chosen, pixels.of(chosen, moments), 1)

@@ -105,7 +105,9 @@ class Extractor(nn.Module):
         over taps is one product of all their columns side by side. Its backward pass is as quick.
         """
         if window is None:
-            return sum(_raised(logits, size, self.align_corners) for _, logits in parts)
+            whole = sum(_raised(logits, size, self.align_corners) for _, logits in parts)
+            assert isinstance(whole, Tensor), "an extractor without taps"
+            return whole
         regions = self.regions(size, window)
         raised, across = [], []
         for tap, logits in parts:

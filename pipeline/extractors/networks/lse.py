@@ -37,8 +37,15 @@ class LSE(PerTapExtractor):
         total = super().logits(features, size, window)
         return total if self.bias is None else total + self.bias.view(1, -1, 1, 1)
 
-    def set_matrix(self, matrix: Float[Tensor, "channel class"]) -> None:
+    def set_matrix(
+        self,
+        matrix: Float[Tensor, "channel class"],
+        bias: Float[Tensor, " class"] | None = None,  # of an LSE that has one
+    ) -> None:
         """Fill the weights from one matrix over the taps' stacked channels."""
+        if bias is not None:
+            assert self.bias is not None, "an LSE without a bias"
+            self.bias.data = bias
         for weight, part in zip(
             self.weights, matrix.split([tap.channels for tap in self.taps]), strict=True
         ):

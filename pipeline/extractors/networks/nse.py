@@ -52,8 +52,8 @@ class NSE1(PerTapExtractor):
         return self.heads[index](x)
 
     def absorb(self, scales: Sequence[Float[Tensor, " _"]]) -> None:
-        for head, scale in zip(self.heads, scales, strict=True):
-            head[0].weight.data.mul_(scale[:, None, None])
+        for i, scale in zip(range(len(self.heads)), scales, strict=True):
+            self.get_parameter(f"heads.{i}.0.weight").data.mul_(scale[:, None, None])
 
     @property
     def settings(self) -> dict:
@@ -125,8 +125,8 @@ class NSE2(Extractor):
         return spans
 
     def absorb(self, scales: Sequence[Float[Tensor, " _"]]) -> None:
-        for encoder, scale in zip(self.encoders, scales, strict=True):
-            encoder.weight.data.mul_(scale[:, None, None])
+        for i, scale in zip(range(len(self.encoders)), scales, strict=True):
+            self.get_parameter(f"encoders.{i}.weight").data.mul_(scale[:, None, None])
 
     @property
     def settings(self) -> dict:
@@ -142,10 +142,12 @@ def _inside(
 ) -> tuple[slice, slice]:
     """Where the region `target` of a tap lies in the repeated region `source` of the one before."""
     factor = tap.resolution // before.resolution
-    return tuple(
-        slice(t.start - factor * s.start, t.stop - factor * s.start)
-        for s, t in zip(source, target, strict=True)
+    starts = [factor * part.start for part in source]
+    rows, columns = (
+        slice(part.start - start, part.stop - start)
+        for part, start in zip(target, starts, strict=True)
     )
+    return rows, columns
 
 
 NONLINEAR: dict[str, type[Extractor]] = {"NSE1": NSE1, "NSE2": NSE2}

@@ -1,6 +1,6 @@
 """Checkpoints of other projects, converted to our named tensors and facts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ DAMAGE = (LookupError, RuntimeError, TypeError, ValueError, AttributeError, Arit
 
 def convert_checkpoint(
     checkpoint: Checkpoint,
-    builders: dict[str, Callable[[dict], Generator]],  # by family
+    builders: Mapping[str, Callable[[dict], Generator]],  # by family
     class_idx: int | None = None,  # of a conditional network; None: it has no classes
     fused: bool | None = None,  # of a PGGAN of equal widths, which does not tell; None: not
 ) -> tuple[dict[str, Tensor], dict]:

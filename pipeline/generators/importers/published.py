@@ -4,8 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.generators import dcgan, mobile_stylegan
+from pipeline.generators import dcgan
 from pipeline.generators.importers.foreign import facts_of, measured_average
+from pipeline.generators.importers.mobile_stylegan import from_openvino
 from pipeline.generators.readers.openvino import Graph
 from pipeline.generators.readers.torchzip import read_torch
 from pipeline.generators.readers.wheels import read_member
@@ -18,7 +19,7 @@ def _mobile_stylegan(wheel: Path) -> dict[str, Tensor]:
         folder = "random_face/data"
         return Graph(*(read_member(wheel, f"{folder}/{name}.{end}") for end in ("xml", "bin")))
 
-    return mobile_stylegan.from_openvino(graph("MappingNetwork"), graph("SynthesisNetwork"))
+    return from_openvino(graph("MappingNetwork"), graph("SynthesisNetwork"))
 
 
 def _dcgan(wheel: Path) -> dict[str, Tensor]:

@@ -124,7 +124,9 @@ def stylegan2_from_nvlabs(tensors: Tensors) -> Tensors:
                 raise InputError(f"{conv} without noise", "use_noise", "use another network")
             found |= _styled_conv(
                 2 * level - 1 + k,
-                *(tensors[f"{conv}.{part}"] for part in ("weight", "bias", "noise_strength")),
+                tensors[f"{conv}.weight"],
+                tensors[f"{conv}.bias"],
+                tensors[f"{conv}.noise_strength"],
                 tensors[f"{conv}.noise_const"],
                 (tensors[f"{conv}.affine.weight"], tensors[f"{conv}.affine.bias"]),
             )
@@ -181,7 +183,9 @@ def stylegan2_from_genforce(tensors: Tensors) -> Tensors:
         found |= _styled_conv(
             index,
             weight.flip(2, 3) if index % 2 else weight,
-            *(tensors[f"{name}.{part}"] for part in ("bias", "noise_strength", "noise")),
+            tensors[f"{name}.bias"],
+            tensors[f"{name}.noise_strength"],
+            tensors[f"{name}.noise"],
             (tensors[f"{name}.style.weight"], tensors[f"{name}.style.bias"] + 1),
         )
     for level in range(levels):

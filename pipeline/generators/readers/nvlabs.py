@@ -110,7 +110,8 @@ def _check_opcodes(content: bytes) -> None:
             tuples += opcode.name.startswith("TUPLE")
             if opcode.name in REFUSED:
                 raise InputError(f"a pickle with {opcode.name}", "plain data", "do not trust it")
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
+            puts = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
+            if puts and (not isinstance(argument, int) or argument > count):
                 raise InputError("a pickle with a hostile memo", "plain data", "do not trust it")
             if count > MAX_OPCODES or tuples > MAX_TUPLES:
                 raise InputError(
@@ -186,7 +187,7 @@ def _plain_new(cls: type, *arguments: Any) -> Any:
 
 
 def _dtype_new(cls: type, code: str = "", *arguments: Any) -> Any:
-    made = object.__new__(cls)
+    made: Any = object.__new__(cls)
     made.code = str(code)
     return made
 

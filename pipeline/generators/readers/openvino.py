@@ -47,11 +47,13 @@ class Graph:
         for layer in layers:
             data = layer.find("data")
             attributes = {} if data is None else dict(data.attrib)
-            node = Node(layer.get("id"), layer.get("name"), layer.get("type"), attributes)
+            names = layer.attrib
+            node = Node(names["id"], names["name"], names["type"], attributes)
             self._nodes[node.id] = node
-        for edge in sorted(edges, key=lambda e: int(e.get("to-port"))):
-            self._inputs[edge.get("to-layer")].append(edge.get("from-layer"))
-            self._consumers[edge.get("from-layer")].append(edge.get("to-layer"))
+        for edge in sorted(edges, key=lambda e: int(e.attrib["to-port"])):
+            source, target = edge.attrib["from-layer"], edge.attrib["to-layer"]
+            self._inputs[target].append(source)
+            self._consumers[source].append(target)
         self._by_name = {node.name: node for node in self._nodes.values()}
 
     def operations(self, kind: str) -> list[Node]:
