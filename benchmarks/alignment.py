@@ -68,7 +68,8 @@ def measure() -> dict:
     with tempfile.TemporaryDirectory() as name:
         path = fitted(Path(name), other)
         predicted[other] = predict_masks([path], source, "test", target.shape[-1])[0]
-    pairs, result = {}, {}
+    pairs: dict = {}
+    result: dict = {}
     for flag, word in FLAGS.items():
         counts = PixelCounts(num)
         counts.add(predicted[flag], target)

@@ -14,7 +14,8 @@ def measure() -> dict:
     """mIoU of the float32 and the bfloat16 masks of the test split, with a paired interval."""
     masks = Group("data/masks/ffhq.zarr.zip")
     target, num = masks.read("test", "masks"), len(masks.attributes["classes"])
-    result, counts, drawn = {}, {}, {}
+    result: dict = {}
+    counts, drawn = {}, {}
     for dtype in ("float32", "bfloat16"):
         source = Source(
             "data/checkpoints/ffhq.safetensors", "data/latents/ffhq.zarr.zip", compute=dtype

@@ -35,7 +35,9 @@ def write_by_zarr(store: stores.Store, shard: plans.Shard, arrays: dict) -> None
     """What `Store.write_parts` does, without the hash, by zarr's own sharding codec."""
     group = zarr.open_group(str(store.path / shard.split), mode="r+")
     for name, values in arrays.items():
-        array = group[name].with_config({"write_empty_chunks": True})
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        array = array.with_config({"write_empty_chunks": True})
         array[shard.start : shard.stop] = values
 
 

@@ -2,17 +2,18 @@
 
 import resource
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from pipeline.data.stores import open_store
 from pipeline.editing.style.catalog import Scaler, candidates, read_maps
-from pipeline.editing.style.clustering import SphericalKMeans, lloyd, plus_plus
+from pipeline.editing.style.clustering import Clustering, SphericalKMeans, lloyd, plus_plus
 
 STUDY, SAMPLES, SIDE, CLUSTERS, RESTARTS = "ffhq", 200, 32, 20, 10
 
 
-def seconds(work) -> tuple[float, float, object]:
+def seconds(work: Callable[[], Clustering]) -> tuple[float, float, Clustering]:
     """On the clock, of the processors, and what came of it."""
     start, cpu = time.perf_counter(), time.process_time()
     found = work()

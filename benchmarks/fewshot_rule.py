@@ -27,7 +27,9 @@ def measure() -> dict:
     """Weighted mIoU of the validation pixels for every rule, and the best rules over all."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    begun, table, shares = time.process_time(), {"columns are L2": L2}, {}
+    begun = time.process_time()
+    table: dict = {"columns are L2": L2}
+    shares: dict[tuple, list[float]] = {}
     for study in STUDIES:
         means = scores(study)
         for (shots, power, done), found in means.items():

@@ -43,7 +43,7 @@ def _measure(folder: Path) -> dict:
     with ProcessPoolExecutor(1 if device == "cpu" else len(runs), context) as pool:
         tasks = [(folder, device, *run) for run in runs]
         scores = dict(zip(runs, pool.map(_train, tasks), strict=True))
-    result = {"steps": STEPS}
+    result: dict = {"steps": STEPS}
     for split in ("validation", "test"):
         for (role, part), score in scores.items():
             result[f"{role}, {part}, {split}"] = _named(score[split])

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from pipeline.editing.optimize import ByExtractor, ByTeacher, Forward, optimize_latents
+from pipeline.editing.optimize import ByExtractor, ByTeacher, Forward, Segmenter, optimize_latents
 from pipeline.extractors.networks import load_extractor
 from pipeline.generators.registry import load_generator
 from pipeline.runtime.progress import say
@@ -42,7 +42,7 @@ def measure() -> dict:
     keep_freed_memory()
     generator = load_generator(f"data/checkpoints/{STUDY}.safetensors")
     folder = f"data/extractors/{STUDY}"
-    segmenters = {
+    segmenters: dict[str, Segmenter] = {
         "LSE, taps to 128 px": ByExtractor(load_extractor(f"{folder}/lse_coarse.safetensors")),
         "LSE, all taps": ByExtractor(load_extractor(f"{folder}/lse.safetensors")),
         "image and teacher": ByTeacher(load_teacher("checkpoints/face-unet.safetensors")),
@@ -67,7 +67,7 @@ def measure() -> dict:
             if turn:  # the first one warms up
                 spent[name].append(found)
                 say(f"{name}: {found:.3f} s")
-    result = {f"{name}, CPU s a step": round(median(s), 3) for name, s in spent.items()}
+    result: dict = {f"{name}, CPU s a step": round(median(s), 3) for name, s in spent.items()}
     coarse, every, image, bare = spent.values()
     for name, ours, other in (
         ("LSE to 128 px / image and teacher", coarse, image),

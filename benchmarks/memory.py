@@ -108,7 +108,7 @@ def measure() -> dict:
             env = os.environ | {"PIPELINE_STORE": f"{name}/store"}
             for stage, command in commands(folder).items():
                 peaks.setdefault(stage, []).append(peak_anonymous(command, env))
-    result = {}
+    result: dict = {}
     for stage, (small, large) in peaks.items():
         result[f"{stage}, {SMALL} samples, MiB"] = round(small)
         result[f"{stage}, {SMALL * TIMES} samples, MiB"] = round(large)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.generators.layers import EPSILON
 from pipeline.generators.stylegan2 import StyledConv, StyleGAN2, ToRGB
+from pipeline.runtime.devices import channels_last
 from pipeline.runtime.progress import say
 from pipeline.runtime.workers import keep_freed_memory
 
@@ -100,7 +101,7 @@ def measure() -> dict:
     torch.set_num_threads(1)
     keep_freed_memory()
     textbook = network()
-    ours = network().to(memory_format=torch.channels_last)  # as load_generator makes it
+    ours = channels_last(network())  # as load_generator makes it
     result: dict = {}
     for num in (1, 4):
         ws = ours.mapping(torch.randn(num, 512, generator=torch.Generator().manual_seed(num)))

@@ -45,7 +45,7 @@ def search(study: str, name: str) -> dict[float, dict]:
 def measure() -> dict:
     """Validation mIoU after short fits, and the best rate, per study and extractor."""
     torch.set_num_threads(1)
-    result = {"steps": STEPS, "samples a step": BATCH}
+    result: dict = {"steps": STEPS, "samples a step": BATCH}
     for study in STUDIES:
         for name in EXTRACTORS:
             found = search(study, name)

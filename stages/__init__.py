@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Annotated, get_args, get_origin, get_type_hints
+from types import GenericAlias
+from typing import Annotated, Any, TypeGuard, get_args, get_origin, get_type_hints
 
 AGAIN = "PIPELINE_AGAIN"  # environment variable of a stage that met damaged bytes and runs again
 
@@ -42,16 +43,22 @@ def flatten(command: Callable) -> Callable:
     for one in _parameters(command):
         assert one.name not in parameters, f"two options {one.name} of {command.__name__}"
         parameters[one.name] = one
-    classes = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    classes = {name: hint for name, hint in hints.items() if _is_class(hint)}
 
     def program(*paths: object, **values: object) -> None:
         built = {name: _build(kind, values) for name, kind in classes.items()}
         command(*paths, **built, **values)
 
-    program.__name__, program.__doc__ = command.__name__, command.__doc__
-    program.__signature__ = inspect.Signature(list(parameters.values()))
-    program.__annotations__ = {name: one.annotation for name, one in parameters.items()}
-    return program
+    flat: Any = program
+    flat.__name__, flat.__doc__ = command.__name__, command.__doc__
+    flat.__signature__ = inspect.Signature(list(parameters.values()))
+    flat.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    return flat
+
+
+def _is_class(hint: object) -> TypeGuard[type]:
+    """Whether an annotation is a dataclass."""
+    return isinstance(hint, type) and is_dataclass(hint)
 
 
 def _parameters(command: Callable) -> Iterator[inspect.Parameter]:
@@ -63,12 +70,13 @@ def _parameters(command: Callable) -> Iterator[inspect.Parameter]:
 
     hints, texts = get_type_hints(command), comments(command)
     for name, one in inspect.signature(command).parameters.items():
-        if is_dataclass(hints[name]):
-            yield from _fields(hints[name])
+        hint = hints[name]
+        if _is_class(hint):
+            yield from _fields(hint)
             continue
         kind = typer.Option if one.kind is one.KEYWORD_ONLY else typer.Argument
         text = kind(help=texts.get(name) or ARGUMENTS[name])
-        yield one.replace(annotation=Annotated[hints[name], text])
+        yield one.replace(annotation=Annotated[hint, text])
 
 
 def _fields(kind: type) -> Iterator[inspect.Parameter]:
@@ -80,11 +88,11 @@ def _fields(kind: type) -> Iterator[inspect.Parameter]:
     hints, texts = get_type_hints(kind), comments(kind)
     for field in fields(kind):
         hint, default = hints[field.name], field.default
-        if is_dataclass(hint):
+        if _is_class(hint):
             yield from _fields(hint)
             continue
         if get_origin(hint) is tuple:
-            hint = list[get_args(hint)[0]]
+            hint = GenericAlias(list, get_args(hint)[:1])
             default = list(default) if isinstance(default, tuple) else default
         yield inspect.Parameter(
             field.name,
@@ -96,10 +104,11 @@ def _fields(kind: type) -> Iterator[inspect.Parameter]:
 
 def _build(kind: type, values: dict[str, object]) -> object:
     """An instance of a dataclass from flat values, which are taken out of `values`."""
-    hints, own = get_type_hints(kind), {}
+    hints = get_type_hints(kind)
+    own: dict[str, Any] = {}
     for field in fields(kind):
-        if is_dataclass(hints[field.name]):
-            own[field.name] = _build(hints[field.name], values)
+        if _is_class(hint := hints[field.name]):
+            own[field.name] = _build(hint, values)
         elif field.name in values:
             value = values.pop(field.name)
             own[field.name] = tuple(value) if isinstance(value, list) else value

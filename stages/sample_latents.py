@@ -21,7 +21,8 @@ def sample_latents(
     from pipeline.runtime.files import sha256
 
     generator = load_generator(checkpoint)
-    psi, arrays = samples.truncation_psi, {}
+    psi = samples.truncation_psi
+    arrays: dict = {}
     for split, seeds in split_seeds(samples.splits, samples.seed).items():
         z = sample_z(seeds, generator.z_dim)
         with torch.inference_mode():

@@ -57,6 +57,12 @@ class Rendered:
     features: dict[str, Tensor] = field(default_factory=dict)  # {tap name: [N, C, H, W]}
     images: Tensor | None = None  # [N, 3, R, R], about [-1, 1]
 
+    @property
+    def pictures(self) -> Tensor:
+        """The images of a pass that was asked for them."""
+        assert self.images is not None, "a pass that ended at a tap"
+        return self.images
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -179,8 +185,7 @@ class ByTeacher:
         return self.teacher.classes
 
     def logits(self, rendered: Rendered, size: int) -> Float[Tensor, "sample class size size"]:
-        assert rendered.images is not None, "a pass for a teacher ended at a tap"
-        return self.teacher.log_probabilities(rendered.images, size)
+        return self.teacher.log_probabilities(rendered.pictures, size)
 
 
 @dataclass(frozen=True)

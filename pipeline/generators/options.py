@@ -17,6 +17,13 @@ class Load:
     fused: bool | None = None  # whether a GenForce PGGAN of equal widths is fused; none: it is not
     taps: str = "all"  # all, or second_conv (the reference's, of PGGAN and StyleGAN)
 
+    @property
+    def wheel(self) -> tuple[str, str, str] | None:
+        """Package, version and family; None unless all three are given."""
+        if self.package is None or self.version is None or self.family is None:
+            return None
+        return self.package, self.version, self.family
+
 
 @dataclass(frozen=True)
 class Samples:

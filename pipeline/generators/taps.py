@@ -6,7 +6,7 @@ The idea of tracing and editing by one mechanism follows baukit's nethook (Bau e
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.runtime.errors import InputError
 
@@ -33,6 +33,9 @@ class Style:
     channels: int
     resolution: int  # of the map that it scales, px
     tap: Tap | None  # what `scaled_map` makes that map of; None: of the learned constant
+
+
+Place = TypeVar("Place", bound=Tap | Style)
 
 
 def select(taps: Sequence[Tap], max_resolution: int | None = None) -> tuple[Tap, ...]:
@@ -77,7 +80,7 @@ def watch(
 
 
 @contextmanager
-def edit(generator: Any, edits: Mapping[Tap | Style, Callable[[Any], Any]]) -> Iterator[None]:
+def edit(generator: Any, edits: Mapping[Place, Callable[[Any], Any]]) -> Iterator[None]:
     """Replace each tap's feature map, or style's scale, by edits[tap](value) inside the `with`."""
 
     def change(function: Callable[[Any], Any]) -> Callable:
@@ -88,7 +91,7 @@ def edit(generator: Any, edits: Mapping[Tap | Style, Callable[[Any], Any]]) -> I
 
 
 @contextmanager
-def _hooks(generator: Any, hooks: Mapping[Tap | Style, Callable]) -> Iterator[None]:
+def _hooks(generator: Any, hooks: Mapping[Place, Callable]) -> Iterator[None]:
     handles = []
     try:
         for tap, hook in hooks.items():

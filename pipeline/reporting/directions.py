@@ -12,7 +12,7 @@ from pipeline.reporting import paper
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize
 from pipeline.reporting.tables import Metrics
-from pipeline.runtime.files import atomic
+from pipeline.runtime.files import atomic, write_arrays
 
 DIRECTIONS = "directions"  # the file of scores
 POSE = "face: nose right"
@@ -78,7 +78,7 @@ def _interval(column: str, value: Mapping[str, float | None], factor: float = 1)
     """Three columns that `tables.fold` joins; NaN for None."""
     ends = {"": "mean", " low": "low", " high": "high"}
     return {
-        f"{column}{end}": float("nan") if value[key] is None else factor * value[key]
+        f"{column}{end}": float("nan") if (found := value[key]) is None else factor * found
         for end, key in ends.items()
     }
 
@@ -213,11 +213,11 @@ def write_strip(
     parts = [np.concatenate(small, 1)]
     if masks is not None:
         parts.append(np.concatenate(list(colorize(masks, list(classes))), 1))
-    for name, pixels in {"strip": np.concatenate(parts), **dict(enumerate(pictures))}.items():
+    named = {"strip": np.concatenate(parts)} | {str(i): one for i, one in enumerate(pictures)}
+    for name, pixels in named.items():
         with atomic(folder / f"{name}.png") as partial:
             Image.fromarray(np.ascontiguousarray(pixels)).save(partial, "png")
-    with atomic(folder / "latents.npz") as partial, open(partial, "wb") as file:
-        np.savez(file, alphas=np.array(alphas), ws=ws)
+    write_arrays(folder / "latents.npz", {"alphas": np.array(alphas), "ws": ws})
 
 
 def findings(files: Mapping[str, dict]) -> list[str]:

@@ -135,11 +135,11 @@ def draw_study(pictures: Path, figure: Path, most: int) -> None:
     """Figure 5 from what measure_editing wrote: the first case of each edit, at most so many."""
     group = Group(pictures)
     shown = one_case_an_edit(group.attributes["cases"], most)
-    names = [f"cases/{n}" for n in ("images", "masks", "strokes", "targets")]
-    names += [f"{m}/{n}" for m in group.attributes["methods"] for n in ("images", "masks")]
+    names = [("cases", name) for name in ("images", "masks", "strokes", "targets")]
+    names += [(m, name) for m in group.attributes["methods"] for name in ("images", "masks")]
     editing_figure(
         figure,
-        {name: group.read(*name.split("/"))[shown] for name in names},
+        {f"{split}/{name}": group.read(split, name)[shown] for split, name in names},
         [group.attributes["cases"][i] for i in shown],
         group.attributes["methods"],
         group.attributes["classes"],

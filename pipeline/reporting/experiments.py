@@ -22,7 +22,9 @@ def changed_table(shown: Sequence[Mapping], width: int) -> str:
     if not rows:
         return f"{len(columns)} revisions, which do not differ in a parameter or headline metric"
     first = max(map(len, rows))
-    blocks, block, used = [], [], first
+    blocks: list[list[tuple[int, int]]] = []  # of (column, characters)
+    block: list[tuple[int, int]] = []
+    used = first
     for i, title in enumerate(columns):
         size = 2 + max(len(title), *(len(row[i]) for row in rows.values()))
         if block and used + size > width:

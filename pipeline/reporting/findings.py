@@ -87,7 +87,7 @@ def to_full_lse(files: Mapping[str, dict]) -> list[str]:
     few = by_shots[str(shots)]["iou_per_image"]
     full = files["lse"]["against_teacher"]["miou_per_image"]["per_class"]
     gaps = {name: full[name] - few[name] for name in few}
-    worst = max(gaps, key=gaps.get)
+    worst = max(gaps, key=gaps.__getitem__)
     without = [n for n in few if n != worst]
     if not sum(full[n] for n in without):  # one class, or none that the full LSE knows
         return []

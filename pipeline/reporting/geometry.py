@@ -11,7 +11,7 @@ from pipeline.data.arrays import Group
 from pipeline.reporting.curves import Line, Panel, cosine_figure
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize
-from pipeline.reporting.tables import PROTOCOLS, Metrics
+from pipeline.reporting.tables import PROTOCOLS, Metrics, Row
 
 GEOMETRY = "geometry"
 KINDS = {"raw": "raw features", "scaled": "features over their root mean square"}
@@ -72,7 +72,7 @@ def claims_table(metrics: Metrics) -> pd.DataFrame:
     rows = []
     for study, found in _studies(metrics):
         for claim, measured, unit, rule, value in _claims(found):
-            row = {"study": study, "claim": claim, "measured": measured, "unit": unit}
+            row: Row = {"study": study, "claim": claim, "measured": measured, "unit": unit}
             row |= _interval("value", value)
             rows.append(row | {"held": "yes" if value["held"] else "no", "held if": rule})
     return pd.DataFrame(rows)
@@ -131,8 +131,8 @@ def _interval(column: str, value: Mapping) -> dict[str, float]:
     return {column: value["mean"], f"{column} low": value["low"], f"{column} high": value["high"]}
 
 
-def _protocols(value: Mapping, suffix: str = "") -> dict[str, float]:
-    row = {}
+def _protocols(value: Mapping, suffix: str = "") -> Row:
+    row: Row = {}
     for name in PROTOCOLS:
         row |= _interval(f"{name}{suffix}", value[name])
     return row
@@ -145,7 +145,7 @@ def centers_table(metrics: Metrics) -> pd.DataFrame:
         rows.append({"study": study, "masks from": "LSE"} | _protocols(found["lse"]))
         for kind, title in KINDS.items():
             value, similar = found["centers"][kind], found["similarity"][kind]
-            row = {"study": study, "masks from": f"centers, {title}"} | _protocols(value)
+            row: Row = {"study": study, "masks from": f"centers, {title}"} | _protocols(value)
             row |= _protocols(value["of_lse"], ", % of LSE")
             row |= _interval("own similarity is the largest, %", similar["own_is_maximum"])
             across = similar["own_is_maximum_across_images"]

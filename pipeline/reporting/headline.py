@@ -26,9 +26,9 @@ def headline(files: Files, shots: int) -> dict[str, float]:
 
 def supported(value: Mapping[str, float | None], factor: float = 1.0) -> float | None:
     """`mean` rounded to the power of ten that half the width of [low, high] spans, in percent."""
-    if value.get("mean") is None:
-        return None
     mean, low, high = (value.get(name) for name in ("mean", "low", "high"))
+    if mean is None:
+        return None
     reach = 0.0 if low is None or high is None else factor * (high - low) / 2
     unit = max(FINEST, 10.0 ** math.floor(math.log10(reach))) if reach > 0 else FINEST
     rounded = round(factor * mean / unit) * unit
@@ -107,7 +107,7 @@ def _fewshot(files: Files, key: str) -> float | None:
 def _scs(files: Files, shots: int, kind: str) -> float | None:
     """Agreement with the targets after the search with the LSE of `shots`, by the judge."""
     sampling = files.get("sampling")
-    method = f"fewshot_{shots}"
+    method: str | None = f"fewshot_{shots}"
     if sampling and method not in sampling["masks_by_judge"]:
         method = most_shots(sampling)  # annotations of people: as many as they drew
     if not sampling or not method:

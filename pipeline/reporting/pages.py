@@ -1,7 +1,7 @@
 """Pages made of results: the README's table, and the pages of results and of measurements."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -73,8 +73,8 @@ def results_page(metrics: Metrics) -> str:
             heading = f"{_anchor(name)}### {title}"
             parts.append(f"{heading}\n\n{markdown(fold(table))}\n\n{note}")
     top = f"{_anchor('findings')}## Findings"
-    contents = "\n".join(["* [Findings](#findings)", *contents])
-    return "\n\n".join([RESULTS, contents, top, *found, *parts]) + "\n"
+    links = "\n".join(["* [Findings](#findings)", *contents])
+    return "\n\n".join([RESULTS, links, top, *found, *parts]) + "\n"
 
 
 def _anchor(name: str) -> str:
@@ -91,7 +91,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     """Replace the body of every block; InputError if the text lacks one."""
     for name, body in blocks.items():
         pattern = rf"(<!-- {name}: [^>]*-->\n).*?(\n<!-- end of {name} -->)"
-        text, count = re.subn(pattern, lambda m, b=body: m[1] + b + m[2], text, flags=re.DOTALL)
+        text, count = re.subn(pattern, _around(body), text, flags=re.DOTALL)
         if count != 1:
             raise InputError(
                 f"{count} blocks <!-- {name}: ... --> in the README",
@@ -99,3 +99,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
                 "put the two comments where the table belongs",
             )
     return text
+
+
+def _around(body: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: found[1] + body + found[2]

@@ -11,7 +11,7 @@ from pipeline.reporting import paper
 from pipeline.reporting.curves import Line, Panel
 from pipeline.reporting.figures import Column, grid_figure
 from pipeline.reporting.palette import colorize
-from pipeline.reporting.tables import Metrics
+from pipeline.reporting.tables import Metrics, Row
 
 SAMPLING = "sampling"  # the file of scores
 WHO = {"judge": "judge", "teacher": "teacher", "own": "the LSE itself"}
@@ -80,7 +80,7 @@ def agreement_table(metrics: Metrics) -> pd.DataFrame:
         if not (found := files.get(SAMPLING)):
             continue
         for method in methods(found):
-            row = {"study": study, "method": title_of(method)}
+            row: Row = {"study": study, "method": title_of(method)}
             samples = "teacher_samples" if method == "teacher" else "samples"
             row |= {"targets": found["targets"], "samples": found[samples]}
             for who in ("judge", "teacher"):
@@ -92,8 +92,8 @@ def agreement_table(metrics: Metrics) -> pd.DataFrame:
     return pd.DataFrame(rows).dropna(axis=1, how="all")  # no deviations of a single refit
 
 
-def _agreement(who: str, scores: Mapping) -> dict[str, float]:
-    row = {}
+def _agreement(who: str, scores: Mapping) -> Row:
+    row: Row = {}
     for moment, word in (("before", "before"), ("last", "after")):
         row |= _interval(f"{who}, {word}", scores[moment]["agreement_eq7"])
     over = scores["last"].get("over_refits", {}).get("agreement_eq7", {})
@@ -119,7 +119,7 @@ def rates_table(metrics: Metrics) -> pd.DataFrame:
     for study, files in metrics.items():
         for rate, by in _by_rate(files.get(SAMPLING, {})):
             for who, word in WHO.items():
-                row = {"study": study, "learning rate": rate, "masks by": word}
+                row: Row = {"study": study, "learning rate": rate, "masks by": word}
                 row |= {f"{step} steps": value for step, value in _by_step(by[who])}
                 rows.append(row)
     return pd.DataFrame(rows)
@@ -139,12 +139,13 @@ def differences_table(metrics: Metrics) -> pd.DataFrame:
     words = {"after_minus_before": "after minus before"}
     words["minus_teacher"] = "minus teacher in the loop"
     for study, files in metrics.items():
-        found = files.get(SAMPLING)
-        for kind, word in words.items() if found else ():
+        if not (found := files.get(SAMPLING)):
+            continue
+        for kind, word in words.items():
             for method in methods(found):
                 if method not in found["masks_by_judge"][kind]:  # the teacher, minus itself
                     continue
-                row = {"study": study, "method": title_of(method), "difference": word}
+                row: Row = {"study": study, "method": title_of(method), "difference": word}
                 row["targets"] = found["targets"]
                 for who in ("judge", "teacher"):
                     row |= _interval(who, found[f"masks_by_{who}"][kind][method])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ PROTOCOLS = ("miou_per_image", "miou_dataset")
 LABELS = ("full", "selected")
 
 Metrics = Mapping[str, Mapping[str, dict]]
+Row = dict[str, Any]  # of a table: {column: text, number or None}
 Table = tuple[str, str, str, pd.DataFrame]  # file name, title, note, rows
 
 TWO_PROTOCOLS = """mIoU in %, on test samples that no fit has seen. `miou_per_image` is eq (4) of
@@ -114,7 +116,7 @@ def extractor_table(metrics: Metrics) -> pd.DataFrame:
     rows = []
     for study, files in metrics.items():
         for name in evaluated(files):
-            row = {"study": study, "masks from": title_of(name)}
+            row: Row = {"study": study, "masks from": title_of(name)}
             row |= _scores_with_intervals(files[name]["against_teacher"])
             row |= _to_best_nse(files.get("comparison", {}), name)
             if "against_judge" in files[name]:
@@ -133,8 +135,8 @@ def extractor_table(metrics: Metrics) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _scores_with_intervals(value: Mapping) -> dict[str, float]:
-    row = {}
+def _scores_with_intervals(value: Mapping) -> Row:
+    row: Row = {}
     for protocol in PROTOCOLS:
         scores = value[protocol]
         row |= {protocol: scores["mean"]}
@@ -142,8 +144,8 @@ def _scores_with_intervals(value: Mapping) -> dict[str, float]:
     return row
 
 
-def _to_best_nse(comparison: Mapping, name: str) -> dict[str, float]:
-    row = {}
+def _to_best_nse(comparison: Mapping, name: str) -> Row:
+    row: Row = {}
     for protocol in PROTOCOLS:
         found = comparison.get(protocol, {}).get("minus_best", {}).get(name)
         if found is not None:
@@ -164,7 +166,7 @@ def selection_table(metrics: Metrics) -> pd.DataFrame:
         for labels in LABELS:
             for name in evaluated(files, f"{labels}/"):
                 value = files[f"{labels}/{name}"]["against_teacher"]
-                row = {"study": study, "labels": labels, "masks from": title_of(name)}
+                row: Row = {"study": study, "labels": labels, "masks from": title_of(name)}
                 for protocol in PROTOCOLS:
                     found = [value[protocol]["per_class"][c] for c in kept]
                     row[protocol] = pd.Series(found, dtype=float).mean()
@@ -261,7 +263,7 @@ def fold(table: pd.DataFrame) -> pd.DataFrame:
     return folded
 
 
-def _with_interval(mean: float, low: float, high: float) -> str | None:
+def _with_interval(mean: float | None, low: float | None, high: float | None) -> str | None:
     if pd.isna(mean):
         return None
     return f"{mean:.1f}" if pd.isna(low) else f"{mean:.1f} ({low:.1f} to {high:.1f})"

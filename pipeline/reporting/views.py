@@ -36,6 +36,7 @@ def _best(point: Mapping) -> float:
 def confusion_shares(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """Shares [target, predicted] of rows (actual, predicted); NaN for a class without rows."""
     counts = pd.crosstab(rows["actual"], rows["predicted"])
-    counts = counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy(float)
+    names = list(classes)
+    pixels = counts.reindex(index=names, columns=names, fill_value=0).to_numpy(float)
     with np.errstate(invalid="ignore"):
-        return counts / counts.sum(1, keepdims=True)
+        return pixels / pixels.sum(1, keepdims=True)

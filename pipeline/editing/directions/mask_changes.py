@@ -15,8 +15,8 @@ Masks = UInt8[np.ndarray, "sample height width"]
 PerClass = Float[np.ndarray, "sample class"]
 
 # What a face consists of, for its pose; hair and ears come and go.
-FACE = ("skin", "nose", "eye_g", "eye", "l_eye", "r_eye", "brow", "l_brow", "r_brow")
-FACE += ("mouth", "u_lip", "l_lip")
+FACE: tuple[str, ...] = ("skin", "nose", "eye_g", "eye", "l_eye", "r_eye")
+FACE += ("brow", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
 
 
 def areas(masks: Masks, num_classes: int) -> PerClass:

@@ -41,7 +41,7 @@ def layer_range(generator: Generator, name: str) -> LayerRange:
     first, last = (0, -1) if found is None else (int(found[1]), int(found[3] or len(layers) - 1))
     if found is not None and found[2] is None:
         last = first
-    if not 0 <= first <= last < len(layers):
+    if found is None or not 0 <= first <= last < len(layers):
         raise InputError(
             f"layer range {name!r}",
             f"all, FIRST-LAST or FIRST- within 0-{len(layers) - 1}",
@@ -124,7 +124,8 @@ def spread_of_w(
     first_seed: int,  # one seed a sample
 ) -> Spread:
     """The exact moments of so many samples' w; sums in float64, about w_avg."""
-    total, products = 0.0, 0.0
+    width = generator.w_dim
+    total, products = np.zeros(width), np.zeros((width, width))
     for start in range(0, samples, BATCH):
         seeds = range(first_seed + start, first_seed + min(start + BATCH, samples))
         z = torch.from_numpy(sample_z(seeds, generator.z_dim)).to(generator.device)

@@ -48,7 +48,9 @@ def traversals(
     """
     ws, shown = setup.source.ws("test", 0, 1), lines(known, described)
     unedited = lab(render(setup, ws, images=True)[1])
-    images, masks, distances = [], [], []
+    images: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    distances: list[np.ndarray] = []
     for line in shown:
         amounts = np.array(plan.alphas) * known.spread.along(line.vector[None])[0]
         moved = move(ws.repeat(len(amounts), 1, 1), line.vector, line.rows, amounts)

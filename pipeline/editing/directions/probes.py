@@ -6,6 +6,7 @@ The pass ends at the LSE's last tap, but for the few samples whose colors are lo
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -76,10 +77,22 @@ def _digest(latents: str) -> str:
     return Group(latents).digest("ws")
 
 
+Masks = UInt8[np.ndarray, "sample size size"]
+Pictures = UInt8[np.ndarray, "sample 3 size size"]
+
+
+@overload
+def render(setup: Setup, ws: Tensor, images: Literal[True]) -> tuple[Masks, Pictures]: ...
+
+
+@overload
+def render(setup: Setup, ws: Tensor, images: Literal[False]) -> tuple[Masks, None]: ...
+
+
 @torch.inference_mode()
 def render(
     setup: Setup, ws: Float[Tensor, "sample num_ws w_dim"], images: bool
-) -> tuple[UInt8[np.ndarray, "sample size size"], UInt8[np.ndarray, "sample 3 size size"] | None]:
+) -> tuple[Masks, Pictures | None]:
     """Masks, and images where asked for, else None; batch by batch."""
     generator, reader = setup.source.generator(), setup.reader()
     masks, pictures = [], []

@@ -124,7 +124,7 @@ def _scores(top: Changes, control: Changes, rows: Rows | slice = slice(None)) ->
 def _drawn_scores(top: Changes, control: Changes) -> Drawn:
     """z under resampled samples; no draws of a single sample."""
     _, samples, statistics = top["effects"].shape
-    rows = resample(samples) if samples > 1 else []
+    rows = resample(samples) if samples > 1 else np.zeros((0, samples), int)
     shape = len(rows), len(top["effects"]), statistics
     return np.array([_scores(top, control, drawn) for drawn in rows]).reshape(shape)
 

@@ -174,8 +174,8 @@ def _boundaries(
     w = found["w"].astype(float)
     boundaries = draw_boundaries(w, found["statistics"], names, plan.boundary_share, RIDGE)
     shown = Group(masks).read("test", "masks")
-    held_out = setup.source.ws("test", 0, len(shown))[:, 0].double().cpu().numpy()
-    held_out = held_out, traits(shown, setup.classes)
+    theirs = setup.source.ws("test", 0, len(shown))[:, 0].double().cpu().numpy()
+    held_out = theirs, traits(shown, setup.classes)
     rows = boundaries_report(boundaries, candidates(known, plan), w, held_out, names, RIDGE)
     facts = {"drawn": plan.boundary_samples, "share": plan.boundary_share}
     return boundaries, facts | {"traits": rows}

@@ -13,7 +13,7 @@ from pipeline.editing.optimize import Forward, Segmenter
 from pipeline.editing.sampling.method import sample_conditionally
 from pipeline.editing.sampling.options import Search
 from pipeline.generators.contract import Generator
-from pipeline.runtime.files import atomic
+from pipeline.runtime.files import atomic, write_arrays
 from pipeline.runtime.progress import track
 
 
@@ -41,7 +41,7 @@ def sample_like(
         with torch.no_grad():
             rendered = forward(found.last)
             mask = segmenter.logits(rendered, size).argmax(1).to(torch.uint8).cpu().numpy()[0]
-        image = to_uint8(rendered.images, generator.resolution)[0].transpose(1, 2, 0)
+        image = to_uint8(rendered.pictures, generator.resolution)[0].transpose(1, 2, 0)
         _write_png(folder / f"{target}_{sample}.png", image)
         write_mask(folder / f"{target}_{sample}_mask.png", mask, segmenter.classes)
         results = {"z_before": z_0, "z_last": found.last, "z_best": found.best}
@@ -49,8 +49,7 @@ def sample_like(
         for name, values in results.items():
             arrays.setdefault(name, []).append(values.cpu().numpy())
     whole = {name: np.concatenate(parts) for name, parts in arrays.items()}
-    with atomic(folder / "latents.npz") as partial, open(partial, "wb") as file:
-        np.savez(file, keys=np.array(keys), **whole)
+    write_arrays(folder / "latents.npz", {"keys": np.array(keys)} | whole)
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

@@ -81,7 +81,7 @@ class Piece:
             "judges": {who: _hash(path) for who, path in judges.files.items()},
             "labels": identity(judges.labels),
             "keep_classes": judges.keep,
-            "targets": hashlib.sha256(np.ascontiguousarray(self.targets)).hexdigest(),
+            "targets": hashlib.sha256(np.ascontiguousarray(self.targets).data).hexdigest(),
             "keys": self.keys,
             "search": asdict(self.search),
             "looks": self.keep,
@@ -128,7 +128,7 @@ def look(piece: Piece, z: Float[Tensor, "sample z_dim"]) -> dict[str, np.ndarray
     forward = Forward(generator, "z", (), True, piece.search.truncation_psi)
     step, parts = piece.source.batch_size, []
     for rows in torch.from_numpy(distinct).to(z.device).split(step):
-        parts.append(to_uint8(forward(rows).images, size))
+        parts.append(to_uint8(forward(rows).pictures, size))
     images = np.concatenate(parts)
     found = {"images": images}
     for who, weights in judges.files.items():
@@ -147,7 +147,7 @@ def search(piece: Piece) -> dict[str, np.ndarray]:
     targets = np.tile(piece.targets, (times, 1, 1))
     z_0, found = sample_conditionally(generator, own, targets, piece.keys, piece.search, piece.keep)
     moments = {"before": z_0, "last": found.last, "best": found.best}
-    looked_at = LOOKED_AT
+    looked_at: tuple[str, ...] = LOOKED_AT
     if piece.keep:
         moments = {f"step{k}": z for k, z in found.kept.items()}
         looked_at = tuple(moments)

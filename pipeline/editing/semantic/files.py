@@ -1,7 +1,7 @@
 """Edits as files: one JSON object of steps, or one PNG of class ids, each."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def _step(name: str, data: Mapping[str, Any]) -> Paint | Replace | Grow | Patch:
     return _build(kind, f"{kind.__name__.lower()} of edit {name}", data)
 
 
-def _build(kind: Callable, what: str, data: Mapping[str, Any]) -> Any:
+def _build(kind: type, what: str, data: Mapping[str, Any]) -> Any:
     """A dataclass from a JSON object; lists become tuples, one class name a tuple of it."""
     known = {field.name: field.type for field in fields(kind)}
     values = {}

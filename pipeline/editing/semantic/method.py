@@ -97,7 +97,7 @@ def by_color(
     inside = torch.from_numpy(regions).float()
 
     def value(rendered: Rendered) -> Float[Tensor, " sample"]:
-        images = F.interpolate(rendered.images.float(), regions.shape[1:], mode="area")
+        images = F.interpolate(rendered.pictures.float(), regions.shape[1:], mode="area")
         return masked_mse(images, wanted, inside) + masked_mse(images, kept, 1 - inside)
 
     return Objective(value, images=True)

@@ -60,10 +60,17 @@ def edit_together(setup: Setup, cases: Sequence[Case], method: str) -> list[Outc
     return [_outcome(one, *looks) for one, looks in zip(found, seen, strict=True)]
 
 
-def _outcome(found: Edited, image: np.ndarray, *masks: np.ndarray) -> Outcome:
-    vectors = (x.float().cpu().numpy() for x in (found.before, found.after))
-    losses = found.losses.cpu().numpy()
-    return Outcome(*vectors, image, *masks, losses, found.seconds, found.cpu_seconds)
+def _outcome(found: Edited, image: np.ndarray, mask: np.ndarray, judged: np.ndarray) -> Outcome:
+    return Outcome(
+        found.before.float().cpu().numpy(),
+        found.after.float().cpu().numpy(),
+        image,
+        mask,
+        judged,
+        found.losses.cpu().numpy(),
+        found.seconds,
+        found.cpu_seconds,
+    )
 
 
 def _objective(setup: Setup, cases: Sequence[Case], method: str) -> Objective:

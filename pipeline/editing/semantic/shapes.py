@@ -64,6 +64,7 @@ class Shape:
     def _inside(self, x: np.ndarray, y: np.ndarray) -> Region:
         if self.points:
             return _in_polygon(x, y, self.points)
+        assert self.center is not None and self.size is not None, "neither polygon nor ellipse"
         (a, b), (width, height) = self.center, self.size
         return ((x - a) / width) ** 2 + ((y - b) / height) ** 2 <= 0.25
 

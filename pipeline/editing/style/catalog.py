@@ -25,7 +25,7 @@ from pipeline.editing.style.clustering import (
 from pipeline.editing.style.contributions import CONSTANT, NORMALIZATIONS
 from pipeline.editing.style.options import ClusterRule
 from pipeline.runtime.errors import InputError, choose
-from pipeline.runtime.files import atomic, read_json, write_json
+from pipeline.runtime.files import read_json, write_arrays, write_json
 
 NAMED = ("layer", "normalization", "unions", "iou", "single", "majority", "purity")
 Groups = Mapping[str, Sequence[int]]  # name -> ids of the classes, or clusters, that make it up
@@ -48,7 +48,7 @@ class Scaler:
 
     def __call__(self, maps: Maps) -> Maps:
         """Scaled maps; a constant channel becomes 0."""
-        if self.mean is None:
+        if self.mean is None or self.deviation is None:
             mean, variance = maps.mean((1, 2), keepdims=True), maps.var((1, 2), keepdims=True)
         else:
             mean, variance = self.mean, self.deviation**2
@@ -176,11 +176,9 @@ def write_catalog(
 ) -> None:
     """Write catalog.npz (centroids, M by style) and catalog.json (layer, names, J): plain data."""
     arrays = {"centroids": catalog.centroids}
-    if catalog.scaler.mean is not None:
-        arrays |= {"mean": catalog.scaler.mean, "deviation": catalog.scaler.deviation}
+    arrays |= {k: values for k, values in vars(catalog.scaler).items() if values is not None}
     arrays |= {f"contributions/{name}": m.astype(np.float32) for name, m in contributions.items()}
-    with atomic(folder / "catalog.npz") as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(folder / "catalog.npz", arrays)
     write_json(folder / "catalog.json", {k: getattr(catalog, k) for k in NAMED} | facts)
 
 

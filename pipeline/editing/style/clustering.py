@@ -49,12 +49,15 @@ class SphericalKMeans:
                 "take more samples, a finer layer, or fewer clusters",
             )
         to_unit(vectors)
-        rng, best = np.random.default_rng(self.seed), None
+        rng = np.random.default_rng(self.seed)
+        best: Clustering | None = None
         for _ in range(self.restarts):
             start = plus_plus(vectors, self.num_clusters, rng)
             found = lloyd(vectors, start, self.iterations, self.tolerance)
             if best is None or found.objective[-1] > best.objective[-1]:
                 best = found
+        if best is None:
+            raise InputError(f"restarts {self.restarts}", "at least 1", "change restarts")
         return best
 
 

@@ -65,10 +65,8 @@ class Contributions:
     def __init__(self, normalization: str = "image"):
         self.normalization = choose("normalization", normalization, NORMALIZATIONS)
         self._images = 0
-        self._mean: np.ndarray | float = 0.0  # sums over images, in float64
-        self._power: np.ndarray | float = 0.0
-        self._shares: np.ndarray | float = 0.0
-        self._moments: list[np.ndarray | float] = [0.0, 0.0, 0.0]  # of U, map U and map^2 U
+        self._mean = self._power = self._shares = np.zeros(())  # sums over images, in float64
+        self._moments = [np.zeros(()) for _ in range(3)]  # of U, map U and map^2 U
 
     def add(self, maps: Maps, membership: Membership) -> None:
         """Take a batch; memberships are at the maps' resolution and sum to 1 over groups."""

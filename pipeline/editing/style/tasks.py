@@ -180,11 +180,12 @@ def edit_pair_by_all(task: Task, pair: tuple[int, int]) -> dict[str, np.ndarray]
     """Errors, error maps and some images of all edits of a pair."""
     source, masks = task.source(), Group(task.inputs.masks)
     shown = [masks.read("test", "masks", slice(row, row + 1))[0] for row in pair]
-    ws = [source.ws("test", row, row + 1) for row in pair]
-    transfer = Transfer(source.generator(), *ws, len(shown[0]), exposure=_exposure(task))
+    own, other = (source.ws("test", row, row + 1) for row in pair)
+    transfer = Transfer(source.generator(), own, other, len(shown[0]), exposure=_exposure(task))
     unions = task.catalog.unions
     groups = class_groups(masks.attributes["classes"], task.plan.classes)
-    regions = {p: np.isin(shown, groups[p]).any(0) for p in task.plan.classes if unions[p]}
+    named = [part for part in task.plan.classes if unions[part]]
+    regions = {part: np.asarray(np.isin(shown, groups[part]).any(0)) for part in named}
     rows, kept = [], []
     for part, method, image in edits(task, transfer, regions):
         rows.append(errors(transfer.own, image, regions[part]))
