@@ -142,6 +142,25 @@ def plain(samples: CachedSamples, row: int) -> Sample:
     return Sample(taps, [None] * len(taps), sample.mask)
 
 
+def recipe(
+    train: CachedSamples, test: CachedSamples, classes, align: bool
+) -> tuple[LSE, dict, float, list[dict]]:
+    """The recipe's LSE, the facts of its fit, its CPU seconds and a curve over them."""
+    clock, course = Clock(), []
+
+    def follow(step: int, done: int, extractor: LSE) -> None:
+        if step in {100, 200, 400, 800, 1200, 2048, 4096, 6144}:
+            cpu = clock.now()
+            with torch.no_grad():
+                per_image, dataset = clock.pause(lambda: score(counts(extractor, test)))
+            row = {"step": step, "cpu_seconds": round(cpu, 1)}
+            course.append(row | {"per_image": round(per_image, 2), "dataset": round(dataset, 2)})
+            say(f"recipe: {course[-1]}")
+
+    fitted, report = fit_adam(train, classes, align, EPOCHS, on_step=follow)
+    return fitted, report, clock.now(), course
+
+
 def measure() -> dict:
     """One thread. The recipe runs in full with the fast pass; its published pass is timed."""
     torch.set_num_threads(1)
@@ -157,20 +176,8 @@ def measure() -> dict:
     classes, align = facts["classes"], facts["align_corners"]
     fitted, curve = ours(train, held, test, classes, align)
     one = published_seconds(train, classes, align)
-    clock, course = Clock(), []
-
-    def follow(step: int, done: int, extractor: LSE) -> None:
-        if step in {100, 200, 400, 800, 1200, 2048, 4096, 6144}:
-            cpu = clock.now()
-            with torch.no_grad():
-                per_image, dataset = clock.pause(lambda: score(counts(extractor, test)))
-            row = {"step": step, "cpu_seconds": round(cpu, 1)}
-            course.append(row | {"per_image": round(per_image, 2), "dataset": round(dataset, 2)})
-            say(f"recipe: {course[-1]}")
-
-    recipe, report = fit_adam(train, classes, align, EPOCHS, on_step=follow)
-    recipe_cpu = clock.now()
-    mine, theirs = counts(fitted, test), counts(recipe, test)
+    followed, report, recipe_cpu, course = recipe(train, test, classes, align)
+    mine, theirs = counts(fitted, test), counts(followed, test)
     target = score(theirs)[0]
     reached = [p["cpu_seconds"] for p in curve if p.get("per_image", -1) >= target]
     published = one * 51_200

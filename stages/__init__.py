@@ -1,12 +1,13 @@
 """Stages: one typer command per DVC stage, and a few tools. A stage opens its inputs, calls one
-library function and writes its outputs. Its positional parameters are paths. Its keyword-only
-parameters are options, or dataclasses whose fields are options, named as in params.yaml.
+library function and writes its outputs. Its positional parameters are paths, or dataclasses whose
+fields are paths (`paths.py`). Its keyword-only parameters are options, or dataclasses whose fields
+are options, named as in params.yaml.
 """
 
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from types import GenericAlias
 from typing import Annotated, Any, TypeGuard, get_args, get_origin, get_type_hints
@@ -34,8 +35,9 @@ def options(command: Callable) -> dict[str, bool]:
 
 
 def flatten(command: Callable) -> Callable:
-    """`command` with the fields of its dataclass parameters as keyword options of their own.
+    """`command` with the fields of its dataclass parameters as parameters of their own.
 
+    Those of a positional parameter are arguments in its place, those of another one are options.
     Values that are left out have the defaults of the fields. Two fields of one name are an error.
     """
     hints = get_type_hints(command)
@@ -45,13 +47,16 @@ def flatten(command: Callable) -> Callable:
         parameters[one.name] = one
     classes = {name: hint for name, hint in hints.items() if _is_class(hint)}
 
+    signature = inspect.Signature(list(parameters.values()))
+
     def program(*paths: object, **values: object) -> None:
-        built = {name: _build(kind, values) for name, kind in classes.items()}
-        command(*paths, **built, **values)
+        given = signature.bind(*paths, **values).arguments
+        built = {name: _build(kind, given) for name, kind in classes.items()}
+        command(**built, **given)
 
     flat: Any = program
     flat.__name__, flat.__doc__ = command.__name__, command.__doc__
-    flat.__signature__ = inspect.Signature(list(parameters.values()))
+    flat.__signature__ = signature
     flat.__annotations__ = {name: one.annotation for name, one in parameters.items()}
     return flat
 
@@ -63,43 +68,45 @@ def _is_class(hint: object) -> TypeGuard[type]:
 
 def _parameters(command: Callable) -> Iterator[inspect.Parameter]:
     """The parameters of a stage, dataclasses as their fields, annotated with their texts."""
-    import typer
-
     from pipeline.runtime.options import comments
-    from stages.arguments import ARGUMENTS
 
     hints, texts = get_type_hints(command), comments(command)
     for name, one in inspect.signature(command).parameters.items():
         hint = hints[name]
         if _is_class(hint):
-            yield from _fields(hint)
-            continue
-        kind = typer.Option if one.kind is one.KEYWORD_ONLY else typer.Argument
-        text = kind(help=texts.get(name) or ARGUMENTS[name])
-        yield one.replace(annotation=Annotated[hint, text])
+            yield from _fields(hint, one)
+        else:
+            yield _explained(one, name, hint, one.default, texts)
 
 
-def _fields(kind: type) -> Iterator[inspect.Parameter]:
+def _fields(kind: type, place: inspect.Parameter) -> Iterator[inspect.Parameter]:
     """The fields of a dataclass, those of dataclasses inside it included; tuples become lists."""
-    import typer
-
     from pipeline.runtime.options import comments
 
     hints, texts = get_type_hints(kind), comments(kind)
     for field in fields(kind):
         hint, default = hints[field.name], field.default
         if _is_class(hint):
-            yield from _fields(hint)
+            yield from _fields(hint, place)
             continue
         if get_origin(hint) is tuple:
             hint = GenericAlias(list, get_args(hint)[:1])
             default = list(default) if isinstance(default, tuple) else default
-        yield inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if default is MISSING else default,
-            annotation=Annotated[hint, typer.Option(help=texts[field.name])],
-        )
+        default = place.empty if default is MISSING else default
+        yield _explained(place, field.name, hint, default, texts)
+
+
+def _explained(
+    place: inspect.Parameter, name: str, hint: Any, default: object, texts: Mapping[str, str]
+) -> inspect.Parameter:
+    """An option, or an argument, in the place of a stage's parameter, with its text in `--help`."""
+    import typer
+
+    from stages.arguments import ARGUMENTS
+
+    kind = typer.Option if place.kind is place.KEYWORD_ONLY else typer.Argument
+    text = kind(help=texts.get(name) or ARGUMENTS[name])
+    return place.replace(name=name, default=default, annotation=Annotated[hint, text])
 
 
 def _build(kind: type, values: dict[str, object]) -> object:

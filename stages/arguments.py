@@ -51,7 +51,6 @@ ARGUMENTS = {
     "table": "One row per extractor, or per sample (CSV).",
     "tables": "Folder for the tables.",
     "target": "Mask to sample for: a square PNG of class ids (indexed or gray); repeat for more.",
-    "target_masks": "Folder of target masks, *.png of class ids; none: the teacher's, of samples.",
     "teacher": "Weights of the teacher, or the folder of a Hugging Face model.",
     "weights": "Weights to write (safetensors).",
 }

@@ -4,12 +4,11 @@ from pathlib import Path
 
 from pipeline.runtime.options import Machine
 from stages import run
+from stages.paths import Labeled
 
 
 def evaluate_extractor(
-    checkpoint: Path,
-    latents: Path,
-    masks: Path,
+    samples: Labeled,
     extractors: Path,
     predictions: Path,
     metrics: Path,
@@ -24,14 +23,13 @@ def evaluate_extractor(
     both protocols, `metrics`/NAME.json.
     """
     from pipeline.data.arrays import Group, write_group
-    from pipeline.data.features import open_source
     from pipeline.extractors.prediction import predict_masks
     from pipeline.metrics.iou import PROTOCOLS, PixelCounts, summary
     from pipeline.runtime.files import write_json
     from pipeline.runtime.progress import say
 
-    source = open_source(checkpoint, latents, machine.device, machine.compute)
-    targets = {"teacher": Group(masks)}
+    source = samples.source(machine)
+    targets = {"teacher": Group(samples.masks)}
     if judge_masks is not None:
         targets["judge"] = Group(judge_masks)
     classes = targets["teacher"].attributes["classes"]

@@ -5,17 +5,14 @@ from pathlib import Path
 from pipeline.analysis.fewshot.options import Draws, Rule
 from pipeline.runtime.options import Machine
 from stages import run
+from stages.paths import Measured, Pixels
 
 
 def fit_fewshot(
-    checkpoint: Path,
-    latents: Path,
-    masks: Path,
-    pixels: Path,
+    samples: Pixels,
     full: Path,
     extractors: Path,
-    metrics: Path,
-    costs: Path,
+    measured: Measured,
     *,
     annotations: Path | None = None,  # what people drew; none there: the teacher's masks
     draws: Draws,
@@ -30,16 +27,13 @@ def fit_fewshot(
     from pipeline.analysis.fewshot.sweeps import fit_fewshot
     from pipeline.data.annotation_files import open_pool
     from pipeline.data.annotations import describe, read_annotations
-    from pipeline.data.features import open_source
-    from pipeline.data.inputs import open_study
     from pipeline.extractors.networks import save_extractor
     from pipeline.runtime.costs import timed
-    from pipeline.runtime.files import read_json, write_json
+    from pipeline.runtime.files import read_json
 
-    source = open_source(checkpoint, latents, machine.device, machine.compute)
-    study = open_study(source, str(masks), read_json(pixels)["facts"])
+    study = samples.study(machine)
     if annotations:
-        drawn = read_annotations(annotations, open_pool(source, masks))
+        drawn = read_annotations(annotations, open_pool(study.source, samples.masks))
         if drawn:
             print(describe(drawn, study.classes, annotations))
         study = replace(study, annotations=drawn)
@@ -51,9 +45,8 @@ def fit_fewshot(
     for one in fitted:
         path = extractors / f"{one.task.repeat}.safetensors"
         save_extractor(path, one.extractor, {"name": "fewshot", "rows": one.task.rows})
-    selection = fitted[0].task.selection
-    write_json(metrics, {"shots": draws.shots, "selection": selection} | summary(rows, best))
-    write_json(costs, {"fits and scores": cost} | fit_costs(rows))
+    report = {"shots": draws.shots, "selection": fitted[0].task.selection} | summary(rows, best)
+    measured.write(report, {"fits and scores": cost} | fit_costs(rows))
 
 
 if __name__ == "__main__":

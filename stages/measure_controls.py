@@ -5,18 +5,15 @@ from pathlib import Path
 from pipeline.analysis.options import Settings
 from pipeline.runtime.options import Machine
 from stages import run
+from stages.paths import Imaged, Measured
 
 
 def measure_controls(
-    checkpoint: Path,
-    latents: Path,
-    images: Path,
-    masks: Path,
+    samples: Imaged,
     judge_masks: Path,
     pixels: Path,
     predictions: Path,
-    metrics: Path,
-    costs: Path,
+    measured: Measured,
     *,
     settings: Settings,
     machine: Machine,
@@ -25,19 +22,14 @@ def measure_controls(
     from pipeline.analysis.controls import Study
     from pipeline.analysis.controls import measure_controls as measure
     from pipeline.data.arrays import Group
-    from pipeline.data.features import open_source
     from pipeline.data.stores import open_store
-    from pipeline.runtime.files import write_json
 
-    source = open_source(checkpoint, latents, machine.device, machine.compute)
-    study = Study(source, str(images), open_store(pixels))
+    study = Study(samples.source(machine), str(samples.images), open_store(pixels))
     predicted, teacher, judge = (
-        Group(path).read("test", "masks") for path in (predictions, masks, judge_masks)
+        Group(path).read("test", "masks") for path in (predictions, samples.masks, judge_masks)
     )
     targets = {"teacher": teacher, "judge": judge}
-    report, spent = measure(study, settings, predicted, targets, machine.workers)
-    write_json(metrics, report)
-    write_json(costs, spent)
+    measured.write(*measure(study, settings, predicted, targets, machine.workers))
 
 
 if __name__ == "__main__":

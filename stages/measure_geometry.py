@@ -5,17 +5,14 @@ from pathlib import Path
 from pipeline.analysis.geometry.options import Settings
 from pipeline.runtime.options import Machine
 from stages import run
+from stages.paths import Measured, Pixels
 
 
 def measure_geometry(
-    checkpoint: Path,
-    latents: Path,
-    masks: Path,
-    pixels: Path,
+    samples: Pixels,
     extractor: Path,
     geometry: Path,
-    metrics: Path,
-    costs: Path,
+    measured: Measured,
     *,
     settings: Settings,
     machine: Machine,
@@ -23,21 +20,15 @@ def measure_geometry(
     """Measure class centers, fair cosines and sets of taps; write scores, and masks to show."""
     from pipeline.analysis.geometry.study import measure_geometry
     from pipeline.data.arrays import write_group
-    from pipeline.data.features import open_source
-    from pipeline.data.inputs import open_study
     from pipeline.data.stores import open_store
     from pipeline.extractors.networks import load_extractor
     from pipeline.runtime.costs import timed
-    from pipeline.runtime.files import write_json
 
-    source = open_source(checkpoint, latents, machine.device, machine.compute)
-    store = open_store(pixels)
-    study = open_study(source, str(masks), store.plan.facts)
+    store, study = open_store(samples.pixels), samples.study(machine)
     lse = load_extractor(extractor)
     (report, pictures), cost = timed(measure_geometry, study, store, lse, settings, machine.workers)
     write_group(geometry, pictures, {"classes": study.classes})
-    write_json(metrics, report)
-    write_json(costs, {"all of it": cost})
+    measured.write(report, {"all of it": cost})
 
 
 if __name__ == "__main__":

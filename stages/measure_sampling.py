@@ -1,26 +1,39 @@
 """Semantic-Conditional Sampling by few-shot LSEs, the full LSE and the teacher, on equal terms."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.editing.sampling.options import Plan
 from pipeline.runtime.options import Machine
 from stages import run
+from stages.paths import Networks, Pixels
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What was sampled, and its scores."""
+
+    sampled: Path
+    metrics: Path
+    table: Path
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Masks that people drew, instead of the teacher's."""
+
+    annotations: Path | None = None  # what people drew; none there: the teacher's masks
+    # Folder of target masks, *.png of class ids; none: the teacher's, of samples.
+    target_masks: Path | None = None
 
 
 def measure_sampling(
-    checkpoint: Path,
-    latents: Path,
-    masks: Path,
-    pixels: Path,
+    samples: Pixels,
     extractor: Path,
-    teacher: Path,
-    judge: Path,
-    sampled: Path,
-    metrics: Path,
-    table: Path,
+    networks: Networks,
+    outputs: Outputs,
     *,
-    annotations: Path | None = None,  # what people drew; none there: the teacher's masks
-    target_masks: Path | None = None,
+    drawn: Drawn,
     labels: str,
     plan: Plan,
     machine: Machine,
@@ -30,20 +43,21 @@ def measure_sampling(
 
     from pipeline.data.annotation_files import open_pool
     from pipeline.data.annotations import read_annotations
-    from pipeline.data.features import open_source
     from pipeline.editing.sampling import study as sampling
     from pipeline.editing.sampling.pieces import Judges
     from pipeline.editing.sampling.report import write
 
-    source = open_source(checkpoint, latents, machine.device, machine.compute)
-    judges = Judges(str(teacher), str(judge), labels)
-    study = sampling.open_study(source, masks, pixels, extractor)
-    if annotations:
-        drawn = read_annotations(annotations, open_pool(source, masks))
-        study = replace(study, annotations=drawn)
-    wanted = sampling.draw_targets(study, judges, target_masks, plan)
+    source, judges = (
+        samples.source(machine),
+        Judges(str(networks.teacher), str(networks.judge), labels),
+    )
+    study = sampling.open_study(source, samples.masks, samples.pixels, extractor)
+    if drawn.annotations:
+        pool = open_pool(source, samples.masks)
+        study = replace(study, annotations=read_annotations(drawn.annotations, pool))
+    wanted = sampling.draw_targets(study, judges, drawn.target_masks, plan)
     found = sampling.run_study(study, str(extractor), judges, wanted, plan, machine.workers)
-    write(found, wanted, study.classes, sampled, metrics, table)
+    write(found, wanted, study.classes, outputs.sampled, outputs.metrics, outputs.table)
 
 
 if __name__ == "__main__":

@@ -2,24 +2,22 @@
 
 from pathlib import Path
 
+from pipeline.reporting.options import Shown
 from pipeline.runtime.options import Machine
 from stages import run
 from stages.evaluate_extractor import evaluate_extractor
+from stages.paths import Imaged, Labeled
 
 
 def preview_study(
-    checkpoint: Path,
-    latents: Path,
-    images: Path,
-    masks: Path,
+    inputs: Imaged,
     judge_masks: Path,
     ceiling: Path,
     extractor: Path,
     preview: Path,
     *,
     study: str,
-    samples: int,  # test samples in the figure
-    seed: int,  # seed of the draw of these samples
+    shown: Shown,
     machine: Machine,
 ) -> None:
     """Write masks.png and table.md, and print the table; `seed` draws the samples of the figure.
@@ -31,9 +29,7 @@ def preview_study(
     from pipeline.runtime.progress import say
 
     evaluate_extractor(
-        checkpoint=checkpoint,
-        latents=latents,
-        masks=masks,
+        Labeled(inputs.checkpoint, inputs.latents, inputs.masks),
         extractors=extractor.parent,
         predictions=preview,
         metrics=preview,
@@ -41,9 +37,8 @@ def preview_study(
         machine=machine,
         judge_masks=judge_masks,
     )
-    draw_extractors(
-        images, masks, judge_masks, preview, preview / "masks.png", samples=samples, seed=seed
-    )
+    read = inputs.images, inputs.masks, judge_masks, preview
+    draw_extractors(*read, preview / "masks.png", shown.samples, shown.seed)
     files = tables.read_study(preview) | {"ceiling": read_json(ceiling)}
     table = tables.extractor_table({study: files}).dropna(axis=1, how="all")
     note = "IoU in %, with 95 % intervals; the row of the teacher is the limit under the judge."

@@ -1,3 +1,4 @@
+import ast
 import re
 import shutil
 import subprocess
@@ -28,6 +29,53 @@ def test_the_import_rules_hold():
 def test_annotations_are_checked_in_tests():
     with pytest.raises(jaxtyping.TypeCheckError):
         sample_z([1], z_dim="ten")
+
+
+# Functions of more parameters than MOST, all of them named when they are called.
+MANY = {"stages.edit_semantics.edit_semantics", "stages.measure_editing.measure_editing"}
+LINES, LONGEST, MOST = 350, 50, 8  # of a file, of a function, and its parameters
+
+
+def sources() -> dict[str, str]:
+    """{module: source} of the library, the stages and the benchmarks."""
+    folders = ("pipeline", "stages", "benchmarks", "examples", "studio")
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {".".join(p.relative_to(ROOT).with_suffix("").parts): p.read_text() for p in paths}
+
+
+def functions(source: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+
+
+def positional(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    named = (*function.args.posonlyargs, *function.args.args)
+    return [one.arg for one in named if one.arg not in ("self", "cls")]
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    return [*positional(function), *(one.arg for one in function.args.kwonlyargs)]
+
+
+def test_files_and_functions_are_short():
+    found = sources()
+    assert len(found) > 200
+    long = {name: len(s.splitlines()) for name, s in found.items() if s.count("\n") > LINES}
+    for name, source in found.items():
+        for one in functions(source):
+            lines = one.end_lineno - one.lineno + 1
+            long |= {f"{name}.{one.name}": lines} if lines > LONGEST else {}
+    assert not long
+
+
+def test_functions_have_few_parameters():
+    many = {
+        f"{name}.{one.name}": one
+        for name, source in sources().items()
+        for one in functions(source)
+        if len(parameters(one)) > MOST
+    }
+    assert many.keys() == MANY and len(MANY) <= 3
 
 
 def definitions() -> dict[str, dict]:

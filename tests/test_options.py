@@ -1,5 +1,6 @@
 """Dataclasses of options become command lines, and come back as instances."""
 
+import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,16 @@ class Outer:
 CALLS = []
 
 
+@dataclass(frozen=True)
+class Read:
+    """Paths of a stage."""
+
+    images: Path
+    masks: Path
+
+
 def stage(
+    read: Read,
     out: Path,  # folder to write
     *,
     outer: Outer,
@@ -41,7 +51,7 @@ def stage(
     study: str = "",  # name of the study
 ) -> None:
     """Keep what it was called with."""
-    CALLS.append((out, outer, machine, study))
+    CALLS.append((read, out, outer, machine, study))
 
 
 def call(monkeypatch, *words):
@@ -66,8 +76,9 @@ def test_fields_are_options_and_those_without_default_are_required():
 
 
 def test_a_command_line_becomes_instances(monkeypatch):
-    found = call(monkeypatch, "x", "--l2", "0.1", "--l2=0.01", "--steps=3", "--study", "toy")
-    assert found == (
+    words = ("i", "m", "x", "--l2", "0.1", "--l2=0.01", "--steps=3", "--study", "toy")
+    assert call(monkeypatch, *words) == (
+        Read(Path("i"), Path("m")),
         Path("x"),
         Outer(steps=3, inner=Inner((0.1, 0.01))),
         Synthesis(),
@@ -77,16 +88,25 @@ def test_a_command_line_becomes_instances(monkeypatch):
 
 def test_lists_replace_their_defaults_and_append_to_themselves(monkeypatch):
     words = ("--l2", "1", "--kinds", "c", "--no-flag", "--device", "cpu")
-    _, outer, machine, study = call(monkeypatch, "x", *words)
+    *_, outer, machine, study = call(monkeypatch, "i", "m", "x", *words)
     assert outer == Outer(kinds=("c",), inner=Inner((1.0,)))
     assert machine == Synthesis(device="cpu") and study == ""
 
 
 def test_a_direct_call_takes_flat_values():
-    flatten(stage)("x", l2=[1.0], power=1.0, kinds=["c"])
-    assert CALLS.pop() == ("x", Outer(kinds=("c",), inner=Inner((1.0,), 1.0)), Synthesis(), "")
+    flatten(stage)("i", "m", out="x", l2=[1.0], power=1.0, kinds=["c"])
+    outer = Outer(kinds=("c",), inner=Inner((1.0,), 1.0))
+    assert CALLS.pop() == (Read("i", "m"), "x", outer, Synthesis(), "")
     with pytest.raises(TypeError, match="unknown"):
-        flatten(stage)("x", l2=[1.0], unknown=1)
+        flatten(stage)("i", "m", "x", l2=[1.0], unknown=1)
+    with pytest.raises(TypeError, match="l2"):
+        flatten(stage)("i", "m", "x")
+
+
+def test_fields_of_positional_dataclasses_are_arguments_in_their_place():
+    parameters = inspect.signature(flatten(stage)).parameters
+    places = [name for name, one in parameters.items() if one.kind is not one.KEYWORD_ONLY]
+    assert places == ["images", "masks", "out"]
 
 
 def test_two_fields_of_one_name_are_refused():

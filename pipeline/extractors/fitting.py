@@ -15,12 +15,12 @@ from pipeline.data.features import decode
 from pipeline.data.stores import Store
 from pipeline.extractors import problems, solvers
 from pipeline.extractors.networks import LSE, Extractor, build
-from pipeline.extractors.options import Training
+from pipeline.extractors.options import LinearFit, Training
 from pipeline.extractors.recipe import CachedSamples, fit_adam
 from pipeline.extractors.registry import variant
 from pipeline.extractors.training import Schedule, rate_of, train
 from pipeline.generators.taps import Tap, select
-from pipeline.runtime.errors import InputError
+from pipeline.runtime.errors import InputError, choose
 from pipeline.runtime.pieces import Kind
 from pipeline.runtime.progress import say
 
@@ -29,6 +29,7 @@ MOMENTS_SEED = 0  # of the rows that they are summed over
 ROWS = 64  # masks in memory at a time
 SETTLED = 5  # iterations before validation may choose one
 HALVED = 8  # iterations after which the better half of the L2 values goes on
+SOLVERS = ("lbfgs", "adam")
 RELIABLE = 100  # samples from which on their covariance is worth preconditioning with
 
 
@@ -154,6 +155,37 @@ def choose_fit(
     return replace(best[0], objective=solution.objective)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What extractors of a study are fitted on."""
+
+    pixels: Store
+    maps: Store | None  # of the cached taps; None where `needs_maps` says no
+    masks: str  # zarr group
+    device: str
+    study: str = ""  # whose own learning rates are taken
+
+
+def needs_maps(names: Sequence[str], linear: LinearFit) -> bool:
+    """Whether one of these fits reads whole maps; InputError for an unknown name or solver."""
+    choose("solver", linear.solver, SOLVERS)
+    nonlinear = [variant(name).nonlinear for name in names]
+    return any(nonlinear) or linear.solver == "adam"
+
+
+def fit(name: str, stored: Stored, linear: LinearFit, training: Training) -> tuple[Extractor, dict]:
+    """An extractor by name, fitted as its kind is, and the facts of the fit."""
+    masks, device, nonlinear = stored.masks, stored.device, variant(name).nonlinear
+    if not nonlinear and linear.solver == "lbfgs":
+        how = linear.l2, linear.iterations, linear.pixel_budget
+        return fit_lse(stored.pixels, name, *how, device, masks)
+    assert stored.maps is not None, "these fits read whole maps"
+    if not nonlinear:
+        return fit_cached(stored.maps, masks, stored.pixels, name, linear.epochs, device)
+    schedule, width = schedule_of(name, training, stored.study), training.nse2_width
+    return fit_nonlinear(stored.maps, masks, stored.pixels, name, width, schedule, device)
+
+
 def fit_lse(
     store: Store,  # of kind pixels: splits train and validation
     name: str,  # of the extractor's variant
@@ -268,9 +300,6 @@ def _cached_taps(features: Store, pixels: Store) -> tuple[list[Tap], bool]:
     taps = [Tap(**tap) for tap in facts["taps"] if tap["name"] in cached]
     say(f"training on the {len(taps)} cached taps of {len(facts['taps'])}")
     return taps, facts["align_corners"]
-
-
-SOLVERS = ("lbfgs", "adam")
 
 
 def validation_miou(held: Columns, solution: solvers.Solution, num_classes: int) -> list[float]:
