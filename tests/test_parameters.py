@@ -1,8 +1,11 @@
 """params.yaml fits dvc.yaml and the stages, and what does not fit is one sentence."""
 
+import inspect
 import itertools
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import yaml
 
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.parameters import check_parameters, read_yaml
+from stages import flatten
 from stages.check_params import options
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +55,34 @@ def test_the_parameters_of_the_project_fit(params):
 def test_a_study_that_leaves_all_defaults_as_they_are_fits(params):
     params["studies"] = {"mine": MINIMAL}
     check_parameters(params, PIPELINE, options)
+
+
+def shared(params: dict):
+    """(stage, option, value) of all options that params.yaml gives to all studies alike."""
+    for stage in PIPELINE["stages"].values():
+        commands = stage.get("do", stage)["cmd"]
+        for command in [commands] if isinstance(commands, str) else commands:
+            (name,) = re.findall(r"-m stages\.(\w+)", command)
+            for option, keys in re.findall(r"(?:--(\w+) )?\$\{([\w.]+)\}", command):
+                value = params
+                for key in [] if keys.startswith(("item", "key")) else keys.split("."):
+                    value = value[key]
+                if value is not params:
+                    given = value if isinstance(value, dict) else {option: value}
+                    yield from ((name, *pair) for pair in given.items())
+
+
+def test_defaults_of_options_are_the_values_of_all_studies(params):
+    """`--help` shows what the study runs; a value of one study alone is no default."""
+    given = list(shared(params))
+    assert ("measure_editing", "steps", 50) in given and ("fit_fewshot", "seed", 0) in given
+    differing = {}
+    for name, option, value in given:
+        stage = getattr(import_module(f"stages.{name}"), name)
+        one = inspect.signature(flatten(stage)).parameters[option]
+        if one.default not in (one.empty, value):
+            differing[f"{name} --{option}"] = one.default, value
+    assert not differing
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ class AppearanceFit:
     """How the linear reading of an image from feature maps is fitted."""
 
     max_tap_resolution: int = 128  # px; finer taps are not read, and the reading is as large
-    samples: int = 192  # training samples that pixels are drawn from
-    pixels: int = 300  # pixels of each sample
+    samples: int = 256  # training samples that pixels are drawn from
+    pixels: int = 150  # pixels of each sample
     held_samples: int = 24  # validation samples that choose the strength
     psis: tuple[float, ...] = (0.5, 0.7, 1.0)  # truncations of the samples, in turn
     # Ridge penalties, relative to each channel's mean square; the validation split chooses.

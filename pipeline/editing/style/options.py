@@ -14,10 +14,10 @@ class ClusterRule:
 
     # Px of the layers to cluster: candidates are the first tap of each; repeat for more.
     resolutions: tuple[int, ...] = (16, 32, 64)
-    counts: tuple[int, ...] = (20,)  # numbers of clusters to try; repeat for more
-    cluster_samples: int = 200  # training samples whose activations are clustered
-    held_out: int = 64  # validation samples that choose layer and clusters, and test samples
-    restarts: int = 10  # runs of k-means, of which the best is kept
+    counts: tuple[int, ...] = (20, 40)  # numbers of clusters to try; repeat for more
+    cluster_samples: int = 24  # training samples whose activations are clustered (the paper: 200)
+    held_out: int = 24  # validation samples that choose layer and clusters, and test samples
+    restarts: int = 2  # runs of k-means, of which the best is kept
     normalization: str = "image"  # unit variance of activations per image, or over the dataset
     min_iou: float = 0.2  # a class or part whose union of clusters has a lower IoU has no name
     seed: int = 0  # seed of k-means and of the control's weights
@@ -29,19 +29,19 @@ class Plan:
 
     parts: tuple[str, ...]  # part to edit and its classes, eyes=eye,brow; repeat for more
     pairs: int = 8  # targets, each with a reference
-    samples: int = 16  # training samples that contributions are measured on
+    samples: int = 12  # training samples that contributions are measured on
     # Strength of sequential queries, in channels of 512; repeat for more.
-    epsilons: tuple[float, ...] = ()
-    lambdas: tuple[float, ...] = ()  # strength of simultaneous queries; repeat for more
+    epsilons: tuple[float, ...] = (5.0, 30.0, 150.0)
+    lambdas: tuple[float, ...] = (2.0, 8.0, 32.0)  # of simultaneous queries; repeat for more
     # Strength of global interpolation, 0 to 1; repeat for more.
-    interpolations: tuple[float, ...] = ()
+    interpolations: tuple[float, ...] = (0.1, 0.3, 1.0)
     # Sequential queries take channels of M above this: rho / (1 + rho).
     contribution_threshold: float = 0.0
     coarse_share: float = 1.0  # epsilon of layers up to 8 px is multiplied by this
     # How memberships come to a layer's size: bilinear (the paper's), nearest or area.
     resampling: str = "bilinear"
     # In-MSE at which methods are compared, as a share of the reference's.
-    matched_share: float = 0.25
+    matched_share: float = 0.1
     # 100 pairs, 200 samples and the first 32 px layer, whatever the sizes say.
     paper_sizes: bool = False
 
