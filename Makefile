@@ -25,7 +25,7 @@ test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup
-	ruff check . && ruff format --check . && lint-imports
+	ruff check . && ruff format --check . && lint-imports && mypy
 
 bench: setup
 	$(BIN)/python -m benchmarks

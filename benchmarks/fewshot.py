@@ -9,6 +9,7 @@ numbers of shots; all are printed.
 
 import os
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from pipeline.analysis.fewshot.pool import Part, Pool
 from pipeline.data.pixels import draw_pixels, hypercolumns
 from pipeline.data.stores import open_store
 from pipeline.extractors.networks import LSE
-from pipeline.extractors.recipe import LEARNING_RATE, CachedSamples, logits_fast
+from pipeline.extractors.recipe import LEARNING_RATE, CachedSamples, Sample, logits_fast
 from pipeline.generators.taps import Tap
 from pipeline.metrics.iou import PixelCounts, dataset_scores, per_image_scores
 from pipeline.runtime.files import read_json
@@ -37,14 +38,14 @@ SHARE = float(os.environ.get("FEWSHOT_SHARE", 1))
 REPEATS, DRAWS = int(os.environ.get("FEWSHOT_REPEATS", 5)), 5
 
 
-def decoded(sample) -> list[torch.Tensor]:
+def decoded(sample: Sample) -> list[torch.Tensor]:
     return [
         x.float() if s is None else x.float() * s[:, None, None]
         for x, s in zip(sample.taps, sample.scales, strict=True)
     ]
 
 
-def annotated(samples: CachedSamples, row: int, rule: Rule, num_classes: int, align: bool):
+def annotated(samples: CachedSamples, row: int, rule: Rule, num_classes: int, align: bool) -> Part:
     """The drawn pixels of one sample."""
     mask = samples.masks[row]
     drawn = draw_pixels(mask, rule.pixels_per_sample, row, num_classes)
@@ -53,7 +54,7 @@ def annotated(samples: CachedSamples, row: int, rule: Rule, num_classes: int, al
     return Part(x, y, weights / weights.sum())
 
 
-def recipe(samples: CachedSamples, rows, classes, align: bool) -> LSE:
+def recipe(samples: CachedSamples, rows: Sequence[int], classes: Sequence[str], align: bool) -> LSE:
     """Adam on whole images."""
     torch.manual_seed(0)
     extractor = LSE(classes, samples.taps, align_corners=align)

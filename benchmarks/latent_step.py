@@ -6,14 +6,23 @@ sample, one thread, forward and backward pass and Adam.
 """
 
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
 import torch.nn.functional as F
 
-from pipeline.editing.optimize import ByExtractor, ByTeacher, Forward, Segmenter, optimize_latents
+from pipeline.editing.optimize import (
+    ByExtractor,
+    ByTeacher,
+    Forward,
+    Rendered,
+    Segmenter,
+    optimize_latents,
+)
 from pipeline.extractors.networks import load_extractor
 from pipeline.generators.registry import load_generator
+from pipeline.generators.taps import Tap
 from pipeline.runtime.progress import say
 from pipeline.runtime.workers import keep_freed_memory
 from pipeline.teachers.registry import load_teacher
@@ -21,13 +30,15 @@ from pipeline.teachers.registry import load_teacher
 STUDY, SIZE, STEPS, REPEATS = "ffhq", 256, 3, 7
 
 
-def seconds(forward: Forward, loss, latents) -> float:
+def seconds(
+    forward: Forward, loss: Callable[[Rendered], torch.Tensor], latents: torch.Tensor
+) -> float:
     """CPU seconds a step."""
 
     class Clock:  # the last pass of the loop is without a gradient, so it is not counted
         last = 0.0
 
-    def timed(x):
+    def timed(x: torch.Tensor) -> Rendered:
         Clock.last = time.process_time()
         return forward(x)
 
@@ -51,7 +62,7 @@ def measure() -> dict:
     z = torch.randn(1, generator.z_dim, generator=rng)
     target = torch.randint(0, 15, (1, SIZE, SIZE), generator=rng)
 
-    def entropy(segmenter):
+    def entropy(segmenter: Segmenter) -> Callable[[Rendered], torch.Tensor]:
         return lambda r: F.cross_entropy(segmenter.logits(r, SIZE), target).view(1)
 
     tasks = {
@@ -80,5 +91,5 @@ def measure() -> dict:
     return result
 
 
-def _sum(rendered, tap) -> torch.Tensor:
+def _sum(rendered: Rendered, tap: Tap) -> torch.Tensor:
     return rendered.features[tap.name].sum().view(1)

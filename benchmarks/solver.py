@@ -6,6 +6,8 @@ decay in proportion; the result says how much of it ran.
 
 import os
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,13 +61,13 @@ def decoded(sample: Sample) -> list[torch.Tensor]:
 class Clock:
     """CPU seconds of this process, with pauses for what is not to be counted."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.start, self.paused = time.process_time(), 0.0
 
     def now(self) -> float:
         return time.process_time() - self.start - self.paused
 
-    def pause(self, function, *arguments):
+    def pause(self, function: Callable, *arguments: object) -> Any:
         begun = time.process_time()
         result = function(*arguments)
         self.paused += time.process_time() - begun
@@ -86,7 +88,11 @@ def score(found: PixelCounts) -> tuple[float, float]:
 
 
 def ours(
-    train: CachedSamples, held: CachedSamples, test: CachedSamples, classes, align: bool
+    train: CachedSamples,
+    held: CachedSamples,
+    test: CachedSamples,
+    classes: Sequence[str],
+    align: bool,
 ) -> tuple[LSE, list[dict]]:
     """Build pixels, solve, choose on validation; a curve of held-out scores over CPU seconds."""
     clock, curve = Clock(), []
@@ -118,7 +124,7 @@ def ours(
     return extractor, curve
 
 
-def published_seconds(train: CachedSamples, classes, align: bool) -> float:
+def published_seconds(train: CachedSamples, classes: Sequence[str], align: bool) -> float:
     """CPU seconds of one pass as published: a convolution a tap in float32, each upsampled.
 
     The recipe's features come in float32 from the generator, so decoding the cached ones is not
@@ -143,7 +149,7 @@ def plain(samples: CachedSamples, row: int) -> Sample:
 
 
 def recipe(
-    train: CachedSamples, test: CachedSamples, classes, align: bool
+    train: CachedSamples, test: CachedSamples, classes: Sequence[str], align: bool
 ) -> tuple[LSE, dict, float, list[dict]]:
     """The recipe's LSE, the facts of its fit, its CPU seconds and a curve over them."""
     clock, course = Clock(), []

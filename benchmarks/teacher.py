@@ -8,6 +8,7 @@ its mirror image would add, for twice the time. FACES names the folder of images
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.metrics.iou import PixelCounts, dataset_scores
@@ -47,5 +48,5 @@ def measure() -> dict:
     return result
 
 
-def _batches(masks):
+def _batches(masks: np.ndarray) -> list[np.ndarray]:
     return [masks[i : i + BATCH] for i in range(0, len(masks), BATCH)]

@@ -74,7 +74,7 @@ class Forward:
     images: bool = False  # also synthesize the image; else the pass ends at the last tap
     truncation_psi: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choose("latent space", self.space, SPACES)
         if foreign := [tap for tap in self.taps if tap not in self.generator.taps]:
             raise InputError(

@@ -65,7 +65,9 @@ class Moments:
         self.cross = torch.zeros(channels + 1, 3, dtype=torch.float64)
         self.count = 0
 
-    def add(self, columns: Float[Tensor, "pixel channel"], colors: Float[Tensor, "pixel 3"]):
+    def add(
+        self, columns: Float[Tensor, "pixel channel"], colors: Float[Tensor, "pixel 3"]
+    ) -> None:
         """Add pixels; few thousand at a time, since their products are summed in float32."""
         x = torch.cat([columns, columns.new_ones(len(columns), 1)], 1)
         for start in range(0, x.shape[1], BLOCK):  # the upper triangle is enough

@@ -5,6 +5,7 @@ The published network is exported with its demodulation folded into constant poi
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class _InverseHaar(torch.autograd.Function):
     """[N, H, W, 4c] to [N, 2H, 2W, c] and, backwards, its transpose; each value is written once."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         num, height, width, channels = x.shape
         out = x.new_empty(num, 2 * height, 2 * width, channels // 4)
         low, vertical, horizontal, diagonal = _bands(x)
@@ -41,7 +42,7 @@ class _InverseHaar(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         num, height, width, channels = gradient.shape
         out = gradient.new_empty(num, height // 2, width // 2, 4 * channels)
         low, vertical, horizontal, diagonal = _bands(out)

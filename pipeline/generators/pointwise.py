@@ -4,6 +4,8 @@ On one CPU thread `conv2d` takes another way: slower by a quarter, for few chann
 with more passes over the maps to come back.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -54,12 +56,12 @@ class _Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(pixels if ctx.needs_input_grad[1] else None, weight)
         return _onednn(pixels, weight, bias)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (pixels, weight), (of_pixels, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         return (
             gradient @ weight if of_pixels else None,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def _patches(colors: Mapping[str, str]) -> list:
     return [Patch(facecolor=color, edgecolor="#888888", label=c) for c, color in colors.items()]
 
 
-def _write(figure, path: Path) -> None:
+def _write(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     with atomic(path) as partial:

@@ -235,7 +235,14 @@ def _mean(counts: PixelCounts) -> float:
     return dataset_scores(*counts.intersection_union(), background=True).mean
 
 
-def _save(path: Path, identity: str, step: int, network, average: dict, optimizer) -> None:
+def _save(
+    path: Path,
+    identity: str,
+    step: int,
+    network: torch.nn.Module,
+    average: dict,
+    optimizer: torch.optim.Optimizer,
+) -> None:
     with atomic(path) as partial:
         torch.save(
             {
@@ -249,7 +256,13 @@ def _save(path: Path, identity: str, step: int, network, average: dict, optimize
         )
 
 
-def _resume(path: Path, identity: str, network, average: dict, optimizer) -> int:
+def _resume(
+    path: Path,
+    identity: str,
+    network: torch.nn.Module,
+    average: dict,
+    optimizer: torch.optim.Optimizer,
+) -> int:
     if not path.exists():
         return 0
     saved = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)

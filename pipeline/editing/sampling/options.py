@@ -19,7 +19,7 @@ class Search:
     seed: int = 0  # seed of the candidates, and of the samples whose masks are the targets
     truncation_psi: float = 1.0  # w = w_avg + psi (w - w_avg); 1, as in the paper: none
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.candidates < 1:
             raise InputError(f"candidates {self.candidates}", "at least 1", "change candidates")
 
@@ -56,7 +56,7 @@ class Plan:
     search: Search = field(default_factory=Search)
     few: FewShot
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.teacher_samples < 1:
             raise InputError(
                 f"teacher_samples {self.teacher_samples}",

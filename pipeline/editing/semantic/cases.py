@@ -47,7 +47,7 @@ class Setup:
     device: str = "cpu"
     image_samples: int | None = None  # of each edit, by IMAGE_METHODS; None: all
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.image_samples is not None and self.image_samples < 1:
             raise InputError(
                 f"image_samples {self.image_samples}",

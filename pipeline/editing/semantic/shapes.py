@@ -46,7 +46,7 @@ class Shape:
     size: tuple[float, float] | None = None  # diameters
     points: tuple[tuple[float, float], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if bool(self.points) == bool(self.center and self.size):
             raise InputError(
                 f"a shape with points {self.points}, center {self.center}, size {self.size}",

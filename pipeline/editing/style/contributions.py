@@ -3,7 +3,7 @@
 Collins et al., "Editing in Style" (CVPR 2020), sec. 3.2 and 3.3, eq (1) to (5).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -148,7 +148,7 @@ def restyled(
 ) -> Iterator[None]:
     """Inside the `with`, every pass has its scales moved towards the reference's by q."""
 
-    def change(name: str):
+    def change(name: str) -> Callable[[Tensor], Tensor]:
         q = torch.from_numpy(query[name]).float()
         return lambda own: interpolate(own, reference[name], q.to(own.device), with_bias)
 

@@ -3,7 +3,7 @@
 Collins et al., "Editing in Style" (CVPR 2020), sec. 3.3 and 4: the method and its baselines.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -69,7 +69,7 @@ class Transfer:
         """Feature maps up to `finest` px replaced by the reference's in the region."""
         mask = torch.from_numpy(region.astype(np.float32))[None, None]
 
-        def change(other: Tensor):
+        def change(other: Tensor) -> Callable[[Tensor], Tensor]:
             m = F.interpolate(mask, other.shape[-2:], mode="area").to(other) * strength
             return lambda own: own + m * (other - own)
 

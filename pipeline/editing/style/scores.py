@@ -3,7 +3,7 @@
 Collins et al., "Editing in Style" (CVPR 2020), sec. 4.2 and fig 7. All errors are squared CIELAB.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -111,7 +111,7 @@ def summarize(outs: Mapping[str, Mapping[str, Mapping[str, PerPair]]]) -> dict:
     return found
 
 
-def statistics(values: PerPair, scale=lambda x: x) -> dict:
+def statistics(values: PerPair, scale: Callable[[float], float] = lambda x: x) -> dict:
     """Count, mean and 95 % bootstrap interval of the pairs that have a value."""
     there = values[np.isfinite(values)]
     if not len(there):
