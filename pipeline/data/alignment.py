@@ -76,7 +76,7 @@ def square_of(points: Points) -> Square:
     across = eyes + np.array([down[1], -down[0]])
     across *= max(2 * np.hypot(*eyes), 1.8 * np.hypot(*down)) / np.hypot(*across)
     center = (left + right) / 2 + 0.1 * down
-    found = Square(tuple(map(float, center)), tuple(map(float, across)))
+    found = Square((float(center[0]), float(center[1])), (float(across[0]), float(across[1])))
     if found.side < MIN_SIDE:
         raise InputError(
             f"a face whose square is {found.side:.0f} px wide",

@@ -75,7 +75,7 @@ def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+            return ImageCms.profileToProfile(image, source, srgb, outputMode="RGB") or image
         except (ImageCms.PyCMSError, OSError):  # damaged, or of another kind of image
             pass
     return image.convert("RGB")

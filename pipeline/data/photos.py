@@ -70,8 +70,9 @@ def check_photos(paths: Sequence[str | Path], alignment: Alignment) -> list[str 
 
 def _of_points(text: str, photo: Photo) -> Square:
     """The square of points "x,y x,y x,y x,y"; InputError if they are none, or off the photo."""
-    found = [POINT.fullmatch(part) for part in text.split()]
-    if len(found) != 4 or None in found:
+    parts = text.split()
+    found = [match for part in parts if (match := POINT.fullmatch(part))]
+    if len(parts) != 4 or len(found) != 4:
         raise InputError(
             f"points {text!r}",
             "four as x,y in px: left eye, right eye, left and right corner of the mouth",
