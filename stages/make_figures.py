@@ -36,7 +36,9 @@ def make_figures(
     import pandas as pd
 
     from pipeline.data.arrays import Group
-    from pipeline.reporting import confusion_figure, draw_extractors, tables, views
+    from pipeline.reporting import tables, views
+    from pipeline.reporting.curves import confusion_figure
+    from pipeline.reporting.figures import draw_extractors
 
     read = study.images, study.masks, study.judge_masks, study.predictions
     draw_extractors(*read, figures / "masks.png", shown.samples, shown.seed)
@@ -50,7 +52,8 @@ def make_figures(
 
 def _draw_curves(files: Mapping[str, dict], figures: Path) -> None:
     """Curves of the fits, of few shots, of sampling and of the taps."""
-    from pipeline.reporting import fewshot, geometry, line_figure, sampling, views
+    from pipeline.reporting import fewshot, geometry, sampling, views
+    from pipeline.reporting.curves import line_figure
 
     line_figure(figures / "training.png", [views.training_panel(files)])
     if panels := fewshot.panels(files):

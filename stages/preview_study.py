@@ -24,7 +24,8 @@ def preview_study(
 
     The LSE is evaluated here by itself: the other extractors take minutes to fit.
     """
-    from pipeline.reporting import draw_extractors, tables
+    from pipeline.reporting import tables
+    from pipeline.reporting.figures import draw_extractors
     from pipeline.runtime.files import read_json
     from pipeline.runtime.progress import say
 

@@ -24,7 +24,7 @@ def train_teacher(
     """
     import torch
 
-    from pipeline.reporting import model_card
+    from pipeline.reporting.cards import model_card
     from pipeline.runtime.devices import pick_device
     from pipeline.runtime.files import atomic
     from pipeline.teachers.training import train as fit

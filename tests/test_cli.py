@@ -28,7 +28,7 @@ for name in sys.argv[1:]:
     sys.argv = [name, "--help"]
     with contextlib.redirect_stdout(io.StringIO()) as text:
         try:
-            runpy.run_module(f"stages.{name}", run_name="__main__")
+            runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
         except SystemExit as end:
             assert not end.code, (name, end.code)
     texts[name] = text.getvalue()

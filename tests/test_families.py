@@ -113,7 +113,7 @@ def run(command: str) -> None:
     assert (python, option) == ("python", "-m")
     sys.argv = [module, *words]
     with pytest.raises(SystemExit) as end:
-        runpy.run_module(module, run_name="__main__")
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     assert not end.value.code, command
 
 

@@ -17,8 +17,9 @@ from pipeline.data.features import Source, fill, plan_pixels, stream
 from pipeline.data.inputs import Study
 from pipeline.data.pixels import hypercolumns
 from pipeline.extractors.networks import LSE, NSE1
-from pipeline.reporting import findings, line_figure
+from pipeline.reporting import findings
 from pipeline.reporting import geometry as reporting
+from pipeline.reporting.curves import line_figure
 from pipeline.runtime.errors import InputError
 
 SIZES = {"train": 12, "validation": 4, "test": 5, "pool": 0}

@@ -17,8 +17,10 @@ from pipeline.extractors.prediction import predict_masks
 from pipeline.extractors.problems import problem
 from pipeline.extractors.solvers import lbfgs
 from pipeline.metrics.iou import PixelCounts, summary
-from pipeline.reporting import confusion_figure, mask_figure, sampling, tables
 from pipeline.reporting import fewshot as few
+from pipeline.reporting import sampling, tables
+from pipeline.reporting.curves import confusion_figure
+from pipeline.reporting.figures import mask_figure
 from pipeline.reporting.headline import headline
 from pipeline.reporting.palette import COLORS, class_colors, colorize, rgb
 from pipeline.runtime.errors import InputError

@@ -9,14 +9,9 @@ from PIL import Image
 from pipeline.analysis.fewshot.strategies import SELECTIONS
 from pipeline.data.arrays import write_group
 from pipeline.reporting import (
-    Line,
-    Panel,
-    confusion_figure,
     editing,
     fewshot,
     findings,
-    line_figure,
-    mask_figure,
     pages,
     paper,
     sampling,
@@ -24,6 +19,8 @@ from pipeline.reporting import (
     views,
 )
 from pipeline.reporting.contents import SECTIONS
+from pipeline.reporting.curves import Line, Panel, confusion_figure, line_figure
+from pipeline.reporting.figures import mask_figure
 from pipeline.reporting.headline import headline, share
 from pipeline.reporting.palette import COLORS, colorize
 from pipeline.runtime.errors import InputError

@@ -4,7 +4,7 @@ import test_teachers
 import torch
 
 from pipeline.data.images import to_float
-from pipeline.reporting import model_card
+from pipeline.reporting.cards import model_card
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256
 from pipeline.runtime.weights import read_safetensors
