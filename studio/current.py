@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from studio.drawings import Drawings
 from studio.events import Events
-from studio.lanes import Lane
+from studio.lanes import Lane, Task
 from studio.refusals import Cancelled
 
 IDLE = 2.0  # seconds after the last stroke, before a settled fit begins by itself
@@ -26,7 +26,8 @@ class Current:
     ):
         self.lane, self.drawings, self.events = lane, drawings, events
         self.settled, self.on_idle = settled, on_idle
-        self.version, self.state, self.suggested = 1, "full", []
+        self.version, self.state = 1, "full"
+        self.suggested: list[int] = []
         self.timer: threading.Timer | None = None
         self.recover()
         self._describe(0)
@@ -100,7 +101,7 @@ class Current:
 
         task.future.add_done_callback(told)
 
-    def _after(self, task, state: str) -> None:
+    def _after(self, task: Task, state: str) -> None:
         """Tell of a new extractor once the lane has it."""
 
         def done(future: Future) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -50,7 +51,7 @@ class Drawings:
         seed, psi = int(self.pool.seeds[row]), self.pool.truncation_psi
         return SampleName(self.place.study, "pool", row, seed, psi, self.pool.generator)
 
-    def path(self, row: int):
+    def path(self, row: int) -> Path:
         """The file of a row."""
         return self.place.annotations / f"{self.sample(row)}.png"
 

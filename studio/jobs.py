@@ -129,10 +129,11 @@ class Jobs:
         with self.lock:
             if job.over:
                 raise Conflict(f"job {number}, which is {job.state}", "one that runs", "leave it")
-            lane, task = self.tasks.get(number, (None, None))
-            if lane is None:
+            begun = self.tasks.get(number)
+            if begun is None:
                 self.finish(job, partial(_raise, Cancelled()))
-        if lane is not None:
+        if begun is not None:
+            lane, task = begun
             lane.cancel(task)
 
     def _change(self, job: Job, state: str, event: str | None = None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from pipeline.runtime.errors import InputError
@@ -48,10 +49,8 @@ class Lane:
         self.change = threading.Condition()
         self.numbers = itertools.count(1)
         self.closed = False
-        self.process: Any = None
-        self.connection: Connection | None = None
+        self.process, self.connection = self._begun()
         self.thread = threading.Thread(target=self._feed, name=f"lane {name}", daemon=True)
-        self._start()
         self.thread.start()
 
     def submit(
@@ -105,13 +104,13 @@ class Lane:
             if task is self.current:
                 self.process.kill()
 
-    def _start(self) -> None:
+    def _begun(self) -> tuple[SpawnProcess, Connection]:
         ours, theirs = self.context.Pipe()
         arguments = theirs, self.cancelled, self.place
-        self.process = self.context.Process(target=run_lane, args=arguments, daemon=True)
-        self.process.start()
+        process = self.context.Process(target=run_lane, args=arguments, daemon=True)
+        process.start()
         theirs.close()
-        self.connection = ours
+        return process, ours
 
     def _feed(self) -> None:
         """The thread: hand tasks over one by one, and start the process anew when it dies."""
@@ -165,7 +164,7 @@ class Lane:
             was_cancelled = self.cancelled.value == task.number
             self.process.join(1)
             if not self.closed:
-                self._start()
+                self.process, self.connection = self._begun()
         error = InputError(
             "a compute process that died (killed, or out of memory)",
             "it to finish",
@@ -227,5 +226,6 @@ def _outcome(worker: Any, method: str, arguments: dict, report: Callable) -> tup
 
 def _die_with_parent() -> None:
     """A killed server leaves nothing behind that writes or computes."""
-    wait([multiprocessing.parent_process().sentinel])
+    if parent := multiprocessing.parent_process():
+        wait([parent.sentinel])
     os._exit(1)

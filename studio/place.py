@@ -102,7 +102,7 @@ def find_place(study: str, name: str | None = None, root: Path = Path()) -> Plac
         psi=item["sample"].get("truncation_psi", 0.5),
         pool=item["sample"]["pool"],
         size=item["features"]["label_size"],
-        rule=_build(Rule, params["fewshot_rule"]),
+        rule=_rule(params["fewshot_rule"]),
         loop_tap_resolution=edits.get("loop_tap_resolution", 128),
         checkpoint=root / "data" / "checkpoints" / f"{study}.safetensors",
         labels=_local(root, item["labels"]),
@@ -125,9 +125,9 @@ def _local(root: Path, name: str) -> str:
     return str(root / name) if (root / name).exists() else name
 
 
-def _build(kind: type, values: Mapping) -> object:
-    known = {one.name for one in fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in known})
+def _rule(values: Mapping) -> Rule:
+    known = {one.name for one in fields(Rule)}
+    return Rule(**{key: value for key, value in values.items() if key in known})
 
 
 def sample_words(study: str, root: Path = Path()) -> list[str]:

@@ -12,7 +12,8 @@ from pipeline.data.palette import UNLABELED
 from pipeline.runtime.errors import InputError
 from studio.drawings import Mask
 
-FIELDS = {  # of each kind of job: name: (type, lowest, highest, default); no default: required
+# Of each kind of job: name: (type, lowest, highest, default); no default: required.
+FIELDS: dict[str, dict[str, Any]] = {
     "fit": {},
     "edit": {"source": str, "mask": bytes, "steps": (int, 1, 200, 50)},
     "sample": {"mask": bytes, "count": (int, 1, 8, 4), "steps": (int, 1, 200, 50)},

@@ -187,7 +187,9 @@ def _file(folder: Path, name: str) -> Response:
 
 def _refuse(request: Request, error: InputError) -> Response:
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
-    more = {"revision": error.revision} if getattr(error, "revision", None) else {}
+    more = {}
+    if isinstance(error, Conflict) and error.revision:
+        more = {"revision": error.revision}
     return JSONResponse({"error": error_facts(error)} | more, status)
 
 

@@ -141,7 +141,8 @@ class Session:
 
     def _edited(self, number: int) -> Sample:
         move = self.move(number)
-        return self.find(self.jobs.get(number).result["source"]).moved(move)
+        result = self.jobs.get(number).result or {}  # of a job that is done there is one
+        return self.find(result["source"]).moved(move)
 
     def move(self, number: int) -> Move:
         """The vector of an edit or a transfer; Missing unless it is done."""

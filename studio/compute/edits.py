@@ -53,7 +53,7 @@ class Editor:
         forward = Forward(self.opened.generator, "w_plus", self.guide.taps, images=True)
         with torch.inference_mode():
             rendered = forward(ws)
-        images = to_uint8(rendered.images, self.size)
+        images = to_uint8(rendered.pictures, self.size)
         own, judge = self.guide.predict(rendered.features, self.size)[0], self.opened.judge
         theirs = own if judge is None else judge.label(to_float(images), self.size)[0]
         return Seen(ws, images[0], own, theirs)
@@ -77,7 +77,7 @@ class Editor:
         del facts["success"]
         return facts | {"files": self._files()}
 
-    def _search(self, ws: torch.Tensor, target: Target, rule: Rule, watch: "Watch"):
+    def _search(self, ws: torch.Tensor, target: Target, rule: Rule, watch: "Watch") -> torch.Tensor:
         ws = ws.clone()  # no tensor of inference mode
         objective = by_mask(ByExtractor(self.guide), target.mask[None])
         forward = Forward(self.opened.generator, rule.space, objective.taps)
@@ -97,9 +97,15 @@ class Editor:
         z = np.zeros(self.opened.generator.z_dim, np.float32)
         unused = before.image
         case = Case("edit", 0, 0, z, before.image, before.guide, target, unused)
-        ws = [one.ws[0].float().cpu().numpy() for one in (before, after)]
         outcome = Outcome(
-            *ws, after.image, after.guide, after.judge, np.array(losses, np.float32), 0.0, 0.0
+            before=before.ws[0].float().cpu().numpy(),
+            after=after.ws[0].float().cpu().numpy(),
+            image=after.image,
+            teacher_mask=after.guide,
+            judge_mask=after.judge,
+            losses=np.array(losses, np.float32),
+            seconds=0.0,
+            cpu_seconds=0.0,
         )
         scores = self._scores(before, after, target)
         setup = Setup(
@@ -147,7 +153,7 @@ class Watch:
         self.outside = _smaller(~target.region, self.before.shape[-1])
         self.losses: list[float] = []
         self.shown: list[int] = []
-        self.facts = {"iou": None, "lab": None, "frame": None}
+        self.facts: dict[str, float | None] = {"iou": None, "lab": None, "frame": None}
 
     def step(self, step: int, rendered: Rendered, losses: torch.Tensor) -> None:
         """Tell of a step; Cancelled if nobody wants it any more."""

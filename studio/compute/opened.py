@@ -25,6 +25,7 @@ from pipeline.extractors.networks import LSE, load_extractor
 from pipeline.generators.contract import Generator
 from pipeline.generators.latents import sample_z
 from pipeline.generators.taps import Tap, record, select
+from pipeline.runtime.errors import InputError
 from pipeline.runtime.weights import read_safetensors
 from pipeline.teachers.registry import Teacher, load_teacher
 from studio.place import Place
@@ -96,7 +97,10 @@ class Opened:
 
     def guide(self, path: Path) -> LSE:
         """The part of a fitted LSE that guides edits."""
-        return within(load_extractor(path, self.source.device), self.place.loop_tap_resolution)
+        found = load_extractor(path, self.source.device)
+        if not isinstance(found, LSE):
+            raise InputError(f"{path}, which is no LSE", "an LSE", "fit one with fit_extractor")
+        return within(found, self.place.loop_tap_resolution)
 
     @torch.inference_mode()
     def ws(self, sample: Sample) -> Float[Tensor, "1 num_ws w_dim"]:
@@ -128,7 +132,9 @@ class Opened:
         return {name: x.float() for name, x in self._maps[sample].items()}
 
     @torch.inference_mode()
-    def image(self, ws: Float[Tensor, "1 num_ws w_dim"], size: int | None = None) -> UInt8:
+    def image(
+        self, ws: Float[Tensor, "1 num_ws w_dim"], size: int | None = None
+    ) -> UInt8[np.ndarray, "3 size size"]:
         """The image [3, S, S] of ws, area-averaged to `size` px; None: as it is."""
         return to_uint8(self.generator.synthesis(ws), size or self.generator.resolution)[0]
 

@@ -48,16 +48,16 @@ class Refits:
             if self.live_parts.get(row, ("",))[0] != revisions[row]:
                 self.live_parts[row] = revisions[row], self._live_part(row, mask)
         self.live_parts = {row: self.live_parts[row] for row in masks}
+        parts = [part for _, part in self.live_parts.values()]
         data = problem(
-            *(
-                torch.cat([getattr(part, name) for _, part in self.live_parts.values()])
-                for name in ("x", "y", "weights")
-            ),
-            len(self.opened.pool.classes),
+            columns=torch.cat([part.x for part in parts]),
+            y=torch.cat([part.y for part in parts]),
+            weights=torch.cat([part.weights for part in parts]),
+            num_classes=len(self.opened.pool.classes),
             bias=False,
             power=self.place.rule.power,
         )
-        start = _matrix(self.current) if self.fitted else None
+        start = _matrix(self.current) if self.current and self.fitted else None
         iterations = COLD if start is None else WARM
         l2 = [self.place.rule.l2]
         found = lbfgs(data, l2, iterations, precondition=False, start=start)
@@ -89,8 +89,8 @@ class Refits:
         pool = Pool({(row, 0): part for row, (_, part) in self.parts.items()})
         fitted = solve(study, pool, annotated_task(study), self.place.rule)
         report(None)
-        facts = {"name": "fewshot", "rows": fitted.task.rows}
-        facts["revisions"] = {str(row): now for row, now in revisions.items()}
+        told = {str(row): now for row, now in revisions.items()}
+        facts = {"name": "fewshot", "rows": fitted.task.rows, "revisions": told}
         save_extractor(self.place.fewshot, fitted.extractor, facts)
         self.reload()
         return {"revisions": revisions, "pixels": fitted.labeled_pixels}
