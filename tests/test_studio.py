@@ -20,7 +20,7 @@ from pipeline.analysis.fewshot.sweeps import fit_fewshot
 from pipeline.data.annotation_files import open_pool
 from pipeline.data.annotations import read_annotations
 from pipeline.data.arrays import Group
-from pipeline.data.features import Source
+from pipeline.data.features import Source, open_source
 from pipeline.data.inputs import Study
 from pipeline.data.mask_files import read_mask
 from pipeline.data.palette import UNLABELED
@@ -104,7 +104,7 @@ def test_a_settled_fit_is_the_command_lines(session, root):
     draw(session, 1, drawn(1))
     result = finished(session, session.fit())
     place = session.place
-    source = Source(str(place.checkpoint), str(place.data("latents")))
+    source = open_source(place.checkpoint, place.data("latents"), "auto", place.compute)
     study = Study(source, str(place.data("masks")))
     annotations = read_annotations(place.annotations, open_pool(source, study.masks))
     study = replace(study, annotations=annotations)
