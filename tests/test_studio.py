@@ -180,6 +180,7 @@ def test_masks_from_elsewhere_are_refused(root, session, tmp_path):
 
     place = replace(session.place, root=tmp_path)
     place.annotations.mkdir(parents=True)
+    draw(session, 1, drawn(1))
     name = session.drawings.path(1).name
     (place.annotations / f"copy-{name}").write_bytes(session.drawings.path(1).read_bytes())
     with pytest.raises(InputError, match="drawn elsewhere"):
