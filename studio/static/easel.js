@@ -24,6 +24,8 @@ export class Easel {
     const { size, classes } = app.session.state;
     this.app = app;
     this.shows = shows;
+    /** @type {((on: boolean) => void) | null} */
+    this.onCompare = null;
     const canvas = h("canvas", {
       class: "easel",
       tabindex: 0,
@@ -208,6 +210,7 @@ export class Easel {
   /** Hold A. @param {boolean} on */
   compare(on) {
     this.editor.comparing = on;
+    this.onCompare?.(on);
     this.editor.draw();
   }
 }

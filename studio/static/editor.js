@@ -49,6 +49,7 @@ export class Editor extends Stage {
   /** Other ids, which are no stroke. @param {Uint8Array} ids */
   load(ids) {
     this.mask.load(ids);
+    this.gesture = null;
     this.enabled = true;
     this.select([]);
     this.refresh();
