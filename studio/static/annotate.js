@@ -38,6 +38,7 @@ export class AnnotateScreen {
     this.pool = h("ul", { class: "pool", "aria-label": "Pool" });
     const { pool } = this.app.session.state;
     const watch = new IntersectionObserver((entries) => entries.forEach((e) => this.thumbnail(e)));
+    /** @type {{button: HTMLButtonElement, text: HTMLElement}[]} */
     this.items = pool.map(({ row, sample }) => {
       const image = lookCanvas(64, spoken(sample));
       image.dataset.sample = sample;
@@ -103,8 +104,8 @@ export class AnnotateScreen {
   /** Rows with their pixels, and which come next. */
   list() {
     const { pool, suggested } = this.app.session.state;
-    pool.forEach(({ row, labelled }, i) => {
-      const { button, text } = this.items[i];
+    this.items?.forEach(({ button, text }, i) => {
+      const { row, labelled } = pool[i];
       text.textContent = `${row}${labelled ? ` · ${labelled} px` : ""}`;
       button.toggleAttribute("data-annotated", labelled > 0);
       button.toggleAttribute("data-suggested", suggested.includes(row));

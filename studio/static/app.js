@@ -58,6 +58,10 @@ export class App {
     byId("tabs").addEventListener("keydown", (event) => this.tabKey(event));
     document.addEventListener("keydown", (event) => this.keyDown(event));
     document.addEventListener("keyup", (event) => this.keyUp(event));
+    document.addEventListener("pointerdown", ({ target }) => {
+      const queue = /** @type {HTMLDetailsElement} */ (byId("queue"));
+      if (!queue.contains(/** @type {Node} */ (target))) queue.open = false;
+    });
     window.addEventListener("beforeunload", (event) => {
       if (this.screens.annotate.unsaved) event.preventDefault();
     });

@@ -87,7 +87,7 @@ export class Easel {
       },
       (value) => `${value} px`,
     );
-    const opacity = slider(
+    this.opacity = slider(
       "Mask",
       { min: 0, max: 100, step: 5, value: 100 * editor.opacity },
       (value) => {
@@ -96,7 +96,7 @@ export class Easel {
       },
       (value) => `${value} %`,
     );
-    return h("div", { class: "choices" }, this.brush.root, opacity.root);
+    return h("div", { class: "choices" }, this.brush.root, this.opacity.root);
   }
 
   makeBar() {

@@ -123,7 +123,8 @@ export class EditScreen {
     const { seen, mask } = this.editor;
     const pixels = mask.ids.reduce((n, id, p) => n + Number(id !== NONE && id !== seen?.[p]), 0);
     const guide = this.app.session.state.extractor.title;
-    if (this.region) this.region.textContent = `${counted(pixels, "pixel")} to change, by the ${guide}.`;
+    const text = pixels ? `${counted(pixels, "pixel")} to change, by the ${guide}.` : "Paint what should be there.";
+    if (this.region) this.region.textContent = text;
   }
 
   /** N and P. @param {number} by */

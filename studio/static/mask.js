@@ -21,6 +21,7 @@ export class Mask {
   /** @param {number} size side, px */
   constructor(size) {
     this.size = size;
+    /** @type {Uint8Array} */
     this.ids = new Uint8Array(size * size).fill(NONE);
     /** @type {Step[]} */
     this.done = [];

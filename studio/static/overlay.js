@@ -51,6 +51,11 @@ export class Overlay {
     this.lines = classes.map(({ color }) => packed(color, shift(color), 255));
   }
 
+  /** What is guessed looks as full as what is painted. */
+  opaque() {
+    this.flat = this.solid;
+  }
+
   /**
    * Draw a part anew.
    * @param {Uint8Array} ids painted @param {Uint8Array | null} seen guessed @param {Rect} rect
@@ -130,7 +135,7 @@ export function show(canvas, image, ids, classes, opacity) {
   const size = Math.sqrt(ids.length);
   const overlay = new Overlay(size, classes, size);
   const nothing = new Uint8Array(ids.length).fill(NONE);
-  overlay.flat = overlay.solid;
+  overlay.opaque();
   overlay.update(nothing, ids, { x: 0, y: 0, width: size, height: size });
   context.globalAlpha = opacity;
   context.imageSmoothingEnabled = false;

@@ -62,7 +62,7 @@ export class PhotoScreen {
     this.canvas = h("canvas", { class: "photo-canvas", width: 640, height: 480, role: "img", "aria-label": "Photograph" });
     this.canvas.addEventListener("click", (event) => this.click(event));
     this.answer = h("p", { role: "status", class: "hint" }, "Choose a JPEG, PNG or WebP file of up to 20 MB.");
-    this.bar = h("progress", { max: 1, value: 0, "aria-label": "Steps of the inversion" });
+    this.bar = h("progress", { hidden: true, max: 1, value: 0, "aria-label": "Steps of the inversion" });
     this.compare = h("div", { class: "compare" });
     return h("div", { class: "centre" }, h("h2", {}, "Points"), this.canvas, this.answer, this.bar, this.compare);
   }
@@ -159,6 +159,7 @@ export class PhotoScreen {
       this.list();
     }
     if (job.id !== this.waiting || !this.bar || !this.answer) return;
+    this.bar.hidden = false;
     this.bar.max = job.progress?.of ?? 1;
     this.bar.value = job.state === "done" ? this.bar.max : (job.progress?.step ?? 0);
     this.answer.textContent = jobState(job);

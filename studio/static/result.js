@@ -29,7 +29,7 @@ export class Result {
   }
 
   makeProgress() {
-    this.bar = h("progress", { max: 1, value: 0, "aria-label": "Steps of the edit" });
+    this.bar = h("progress", { hidden: true, max: 1, value: 0, "aria-label": "Steps of the edit" });
     this.words = h("p", { class: "hint" }, "Nothing has been run here yet.");
     const end = () => this.app.attempt(() => cancelJob(this.waiting));
     this.end = h("button", { type: "button", hidden: true, onclick: end }, "Cancel");
@@ -93,6 +93,7 @@ export class Result {
   told(job) {
     if (job.id !== this.waiting || !this.bar || !this.words || !this.end) return;
     const { progress } = job;
+    this.bar.hidden = false;
     this.bar.max = progress?.of ?? 1;
     this.bar.value = progress?.step ?? 0;
     this.end.hidden = job.state !== "queued" && job.state !== "running";
@@ -112,7 +113,8 @@ export class Result {
     if (!job || job.state !== "running" || !job.progress) return;
     const path = `/api/jobs/${job.id}/frame.jpg?step=${job.progress.frame}`;
     const image = await this.app.looks.picture(path).catch(() => null);
-    if (image && this.waiting === job.id && job.state !== "done") this.put(image, null);
+    const now = this.app.session.jobs.get(this.waiting);
+    if (image && now?.id === job.id && now.state === "running") this.put(image, null);
   }
 
   /** A job that is done. @param {Job} job */
@@ -144,8 +146,8 @@ export class Result {
     const who = judged ? "an independent judge" : "the edit loop itself: no judge is configured";
     const iou = judged ? result.judge_iou : result.loop_iou;
     const seen = iou == null ? "nothing was asked to change" : `region IoU ${percent(iou)}`;
-    const title =
-      kind === "transfer" ? "Added" : result.success ? "Reached" : "Not reached";
+    const title = result.success ? "Reached, says" : "Not reached, says";
+    const opening = kind === "transfer" ? "The vector was added. So says" : title;
     const entries = [
       ["Region", counted(result.region_pixels, "pixel")],
       ["Judge", judged ? seen : "none"],
@@ -154,7 +156,7 @@ export class Result {
       ["Guide", result.guide],
     ];
     this.verdict?.replaceChildren(
-      h("p", { class: "title", "data-success": String(result.success ?? "") }, `${title}, says ${who}: ${seen}.`),
+      h("p", { class: "title", "data-success": String(result.success ?? "") }, `${opening} ${who}: ${seen}.`),
       h("dl", {}, ...entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     );
   }

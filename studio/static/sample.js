@@ -4,7 +4,7 @@ import { base64, cancelJob, postJob } from "./api.js";
 import { Easel } from "./easel.js";
 import { jobState } from "./jobs.js";
 import { NONE, composed } from "./mask.js";
-import { h, latest, percent, sampleFields, spoken } from "./parts.js";
+import { h, latest, percent, sampleFields } from "./parts.js";
 
 /** @typedef {import("./session.js").Job} Job */
 
@@ -19,6 +19,8 @@ export class SampleScreen {
     this.easel = new Easel(app, "The mask to show", { counts: false, adopts: false });
     this.editor = this.easel.editor;
     this.editor.opacity = 1;
+    this.editor.overlay.opaque();
+    this.easel.opacity?.set(100);
     this.root = h("div", { class: "sample" }, this.makeSide(), this.makeCentre());
     this.renewFrame = latest(() => this.frame());
     app.session.on("job", (job) => this.told(job));
@@ -47,7 +49,7 @@ export class SampleScreen {
   }
 
   makeCentre() {
-    this.bar = h("progress", { max: 1, value: 0, "aria-label": "Steps of the samples" });
+    this.bar = h("progress", { hidden: true, max: 1, value: 0, "aria-label": "Steps of the samples" });
     this.words = h("p", { class: "hint" }, "Nothing has been run here yet.");
     const end = () => this.app.attempt(() => cancelJob(this.waiting));
     this.end = h("button", { type: "button", hidden: true, onclick: end }, "Cancel");
@@ -97,6 +99,7 @@ export class SampleScreen {
   /** @param {Job} job */
   told(job) {
     if (job.id !== this.waiting || !this.bar || !this.words || !this.end) return;
+    this.bar.hidden = false;
     this.bar.max = job.progress?.of ?? 1;
     this.bar.value = job.state === "done" ? this.bar.max : (job.progress?.step ?? 0);
     this.end.hidden = job.state !== "queued" && job.state !== "running";
