@@ -1,0 +1,1 @@
+"""Inversion: the latents whose image is a photograph."""
