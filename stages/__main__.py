@@ -38,6 +38,7 @@ TOOLS = (
     "inspect_checkpoint",
     "export_samples",
     "align_photo",
+    "invert_photo",
     "sample_conditionally",
     "edit_semantics",
     "traverse_direction",

@@ -21,8 +21,12 @@ from pipeline.runtime import pieces as kept
 from pipeline.runtime.costs import timed
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256
+from pipeline.runtime.weights import read_safetensors
 
 PIECES = kept.Kind("inversions", __name__)
+DISTANCES = tuple(f"distance_{name}" for name in Looks.__dataclass_fields__)
+
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +50,13 @@ class Piece:
             "rule": asdict(self.rule),
         }
 
-    def work(self) -> dict[str, np.ndarray]:
+    def work(self) -> Arrays:
         """ws [num_ws, w_dim], losses [steps + 1], and the distances of image and photo."""
         found, spent = timed(_found, self)
         return found | {name: np.array(value) for name, value in spent.items()}
 
 
-def _found(piece: Piece) -> dict[str, np.ndarray]:
+def _found(piece: Piece) -> Arrays:
     generator, device = piece.source.generator(), piece.source.device
     network = perceptual.load_perceptual(device)
     photos, rule = to_float(piece.photo[None]).to(device), piece.rule
@@ -68,9 +72,6 @@ def _found(piece: Piece) -> dict[str, np.ndarray]:
     return {name: value.cpu().numpy() for name, value in arrays.items()}
 
 
-DISTANCES = tuple(f"distance_{name}" for name in Looks.__dataclass_fields__)
-
-
 @lru_cache(maxsize=1)
 def _whitening(source: Source, samples: int, seed: int) -> Whitening:
     """Found once a process."""
@@ -80,12 +81,12 @@ def _whitening(source: Source, samples: int, seed: int) -> Whitening:
 @lru_cache(maxsize=1)
 def load_appearance(path: str, source: Source) -> LSE:
     """The linear reading, loaded once a process; InputError if it is another generator's."""
-    found, taps = read_appearance(path, source.device), source.generator().taps
-    if missing := [tap.name for tap in found.taps if tap not in taps]:
+    found = read_appearance(path, source.device)
+    theirs, ours = read_safetensors(path)[1].get("generator"), _hash(source.checkpoint)
+    if theirs not in (None, ours) or any(t not in source.generator().taps for t in found.taps):
         raise InputError(
-            f"{path}, which reads tap {missing[0]}",
-            f"the linear reading of {source.checkpoint}, "
-            f"whose taps are {', '.join(tap.name for tap in taps)}",
+            f"{path}, the linear reading of generator {theirs}",
+            f"that of {source.checkpoint}, {ours}",
             "name the appearance and the generator of one study",
         )
     return found
@@ -102,7 +103,7 @@ def invert_photos(
     photos: UInt8[np.ndarray, "sample 3 size size"],  # aligned, at the reading's size
     rule: Inversion,
     num_workers: int = 0,
-) -> list[dict[str, np.ndarray]]:
+) -> list[Arrays]:
     """What `Piece.work` makes of each photo; what an earlier run has finished is read."""
     load_appearance(appearance, source)  # before any work
     perceptual.load_perceptual(source.device)  # fetched once, not by every process
@@ -110,6 +111,6 @@ def invert_photos(
     return kept.run(PIECES, todo, source.device, num_workers, "inverting photos")
 
 
-def stacked(found: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:
+def stacked(found: Sequence[Arrays], name: str) -> np.ndarray:
     """One array of all photos, [sample, ...]."""
     return np.stack([one[name] for one in found])
