@@ -6,6 +6,7 @@ from pipeline.data.options import Alignment
 from pipeline.editing.inversion.options import Inversion
 from pipeline.runtime.options import Machine
 from stages import run
+from stages.paths import Shown
 
 
 def invert_photo(
@@ -15,8 +16,7 @@ def invert_photo(
     alignment: Alignment,
     rule: Inversion,
     machine: Machine,
-    checkpoint: Path = Path("data/checkpoints/ffhq.safetensors"),
-    appearance: Path = Path("data/appearance/ffhq.safetensors"),
+    study: Shown,
     extractor: Path | None = None,  # fitted extractor that writes NAME_mask.png; none: no masks
     label_size: int = 256,  # side of masks, px
 ) -> None:
@@ -27,9 +27,9 @@ def invert_photo(
     from pipeline.data.features import open_source
     from pipeline.editing.inversion.files import check_reader, draw_photos, invert_files
 
-    source = open_source(checkpoint, out, machine.device, machine.compute)
+    source = open_source(study.checkpoint, out, machine.device, machine.compute)
     check_reader(extractor, source)
-    found = invert_files(source, appearance, photos, alignment, rule, out, machine.workers)
+    found = invert_files(source, study.appearance, photos, alignment, rule, out, machine.workers)
     draw_photos(found, [photo.stem for photo in photos], out, extractor, label_size)
 
 

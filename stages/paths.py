@@ -59,6 +59,14 @@ class Imaged(Generated):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A generator, and the linear reading that shows its images without synthesizing them."""
+
+    checkpoint: Path = Path("data/checkpoints/ffhq.safetensors")
+    appearance: Path = Path("data/appearance/ffhq.safetensors")
+
+
+@dataclass(frozen=True)
 class Networks:
     """Who labels, and who judges."""
 

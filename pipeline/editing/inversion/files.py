@@ -103,7 +103,7 @@ def draw_photos(
 ) -> None:
     """Write NAME.png, the photo's image by the generator, and NAME_mask.png of class ids."""
     reader = None if extractor is None else load_extractor(extractor, source.device)
-    taps = () if reader is None else reader.taps
+    taps = source.generator().taps[-1:] if reader is None else reader.taps
     for row, name in enumerate(names):
         ((features, image),) = stream(source, SPLIT, row, row + 1, taps, images=True)
         assert image is not None, "a pass that was asked for an image"
