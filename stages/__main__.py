@@ -39,6 +39,7 @@ TOOLS = (
     "export_samples",
     "align_photo",
     "invert_photo",
+    "measure_photos",
     "sample_conditionally",
     "edit_semantics",
     "traverse_direction",

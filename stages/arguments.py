@@ -35,6 +35,7 @@ ARGUMENTS = {
     "more_edits": "Folder of your own edits, beside those of the study.",
     "names": "lse (eq 1), lse_biased, lse_coarse, nse1, nse1_3x3 or nse2; repeat for more.",
     "out": "Folder for images, masks and latents or vectors.",
+    "page": "Page of the scores to write (Markdown).",
     "photos": "Photos (JPEG, PNG, WebP) of one face each.",
     "pixels": "Manifest of a pixel store (JSON).",
     "predictions": "Predicted masks (zarr), or the folder of them for make_figures.",

@@ -67,6 +67,15 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Read:
+    """What reads a study's images, maps and photographs."""
+
+    appearance: Path
+    extractor: Path
+    teacher: Path
+
+
+@dataclass(frozen=True)
 class Networks:
     """Who labels, and who judges."""
 
@@ -87,3 +96,11 @@ class Measured:
 
         write_json(self.metrics, report)
         write_json(self.costs, spent)
+
+
+@dataclass(frozen=True)
+class Told:
+    """Scores, and a page of them."""
+
+    metrics: Path
+    page: Path

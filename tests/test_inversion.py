@@ -11,14 +11,15 @@ import toys
 from PIL import Image
 from torch import nn
 
+from pipeline.analysis.fewshot.options import Rule
 from pipeline.data.arrays import Group
 from pipeline.data.features import Source, stream
 from pipeline.data.images import to_uint8
 from pipeline.data.mask_files import read_mask
 from pipeline.data.options import Alignment
-from pipeline.editing.inversion import files, perceptual, pieces
+from pipeline.editing.inversion import files, perceptual, pieces, scores, study
 from pipeline.editing.inversion.method import compare, invert, whiten
-from pipeline.editing.inversion.options import Inversion
+from pipeline.editing.inversion.options import Inversion, PhotoStudy
 from pipeline.editing.inversion.perceptual import Perceptual
 from pipeline.extractors.appearance import COLORS, preview
 from pipeline.extractors.networks import LSE, save_extractor
@@ -29,7 +30,8 @@ from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, sha256
 from pipeline.runtime.options import Machine
 from stages.invert_photo import invert_photo
-from stages.paths import Shown
+from stages.measure_photos import measure_photos
+from stages.paths import Labeled, Read, Shown, Told
 
 ROOT = Path(__file__).parents[1]
 RULE = Inversion(steps=12, warm_up=2, samples=300)
@@ -319,3 +321,103 @@ def test_wrong_photos_and_files_get_sentences(given, checkpoints):
 
 def invert_photo_of(given, photos, **more):
     return run_tool((given[0], given[1], photos), **more)
+
+
+def test_masks_are_scored_by_hand():
+    first = [[[2, 0], [1, 1]], [[4, 0], [0, 0]]]  # two photos, of which one shows class 0 alone
+    second = [[[2, 0], [0, 2]], [[4, 0], [0, 0]]]
+    found = scores.score_masks(np.array([first, second]), ("bg", "skin"))
+    assert found["per_class"]["bg"]["mean"] == pytest.approx(100 * (6 / 7 + 1) / 2, abs=1e-3)
+    assert found["per_class"]["skin"]["mean"] == pytest.approx(100 * (1 / 2 + 1) / 2)
+    assert found["miou"]["mean"] == pytest.approx(100 * (13 / 14 + 3 / 4) / 2, abs=1e-3)
+    # Draws of one photo twice: the classes score as there, or there is no skin to be averaged.
+    assert found["miou"]["high"] == 100 and found["miou"]["low"] == pytest.approx(79.167, abs=1e-3)
+    assert found["pixel_accuracy"]["mean"] == pytest.approx(100 * (7 / 8 + 1) / 2)
+    none = scores.score_masks(np.array([[[[4, 0], [0, 0]]] * 2]), ("bg", "hat"))
+    assert none["per_class"]["hat"] == {"mean": None, "low": None, "high": None}
+    assert none["miou"]["mean"] == 100 and none["repeats"] == 1
+    assert scores.summarize([]) == {"photos": 0, "mean": None, "low": None, "high": None}
+    assert scores.summarize([1.0, 3.0])["mean"] == 2
+
+
+@pytest.fixture
+def faces(given):
+    """A folder of four pairs of photos and masks of the 19 classes, and a space of the toys'."""
+    folder, _, photos = given
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (folder / "faces" / part).mkdir(parents=True)
+    for i in range(4):
+        with Image.open(photos[i % 2]) as image:
+            image.rotate(90 * (i // 2)).save(folder / f"faces/images/{i}.png")
+        ids = rng.choice(np.array([0, 1, 2, 13], np.uint8), (8, 8)).repeat(20, 0).repeat(20, 1)
+        Image.fromarray(ids).save(folder / f"faces/masks/{i}.png")
+    merge = "".join(f"  {name}: [{name}]\n" for name in toys.CLASSES)
+    (folder / "labels.yaml").write_text(f"classes:\n{merge}rest: bg\n")
+    return folder / "faces"
+
+
+def measured(given, faces, latents, masks, teacher_weights, **plan):
+    folder, checkpoint, _ = given
+    few = {"sweep_shots": (1,), "repeats": 1, "label_size": 32, "test": 3} | plan
+    measure_photos(
+        faces,
+        Labeled(checkpoint, latents["mobile_stylegan"], masks),
+        Read(folder / "appearance.safetensors", folder / "lse.safetensors", teacher_weights),
+        Told(folder / "photos" / "toy.json", folder / "photos" / "toy.md"),
+        plan=PhotoStudy(rule=RULE, **few),
+        few=Rule(power=0.5, l2=0.01, iterations=3, pixels_per_sample=64),
+        machine=Machine(device="cpu", compute="float32", workers=1),
+        labels=str(folder / "labels.yaml"),
+    )
+    return read_json(folder / "photos" / "toy.json")
+
+
+class Found:
+    """Landmarks of a photo and of its image, a tenth of the eyes' distance apart; one has none."""
+
+    def __init__(self):
+        self.points = np.random.default_rng(0).random((468, 3))
+        self.calls = 0
+
+    def landmarks(self, aligned):
+        self.calls += 1
+        if self.calls == 3:
+            raise InputError("no face", "one", "name another")
+        apart = study.landmark_distance(self.points, self.points + 1)
+        return self.points + (self.calls % 2 == 0) * 0.1 / apart
+
+
+def test_photos_are_measured_against_peoples_masks(
+    given, faces, latents, masks, teacher_weights, monkeypatch
+):
+    given_all = given, faces, latents, masks, teacher_weights
+    monkeypatch.setattr(study, "find_spec", lambda name: None)
+    report = measured(*given_all)
+    folder = given[0] / "photos"
+    page = (folder / "toy.md").read_text()
+    assert list(report["scores"]) == ["1-shot", "lse", "teacher on the photo"]
+    assert report["photos"] == 3 and report["landmarks"] is None and "landmarks" not in page
+    for found in report["scores"].values():
+        assert {*found["per_class"]} == {*toys.CLASSES} and 0 <= found["miou"]["mean"] <= 100
+    assert report["distances"]["perceptual"]["photos"] == 3
+    assert "| class | 1-shot | lse | teacher on the photo |" in page and "| hair |" in page
+    assert sorted(path.name for path in folder.iterdir()) == ["toy.json", "toy.md"]
+
+    monkeypatch.setattr(study, "find_spec", lambda name: "there")
+    monkeypatch.setattr(study, "load_faces", Found)
+    monkeypatch.setattr(pieces, "invert", None)  # all photos are there
+    again = measured(*given_all)
+    assert again | {"landmarks": None} == report
+    assert again["landmarks"]["photos"] == 2
+    assert again["landmarks"]["mean"] == pytest.approx(0.1, abs=1e-4)
+    assert "(2 photos)" in (folder / "toy.md").read_text()
+
+
+def test_a_study_that_does_not_fit_gets_a_sentence(given, faces, latents, masks, teacher_weights):
+    given_all = given, faces, latents, masks, teacher_weights
+    with pytest.raises(InputError, match="test 5 of 4 pairs; wanted 1 to 4"):
+        measured(*given_all, test=5)
+    (given[0] / "labels.yaml").write_text("classes:\n  bg: [bg]\n  skin: [skin]\nrest: bg\n")
+    with pytest.raises(InputError, match=r"with classes bg, skin, nose, hair .*wanted those of"):
+        measured(*given_all)

@@ -35,3 +35,16 @@ class Inversion:
         down = (step - self.warm_up) / max(1, self.steps - 1 - self.warm_up)
         share = (1 + math.cos(math.pi * min(1.0, down))) / 2
         return self.last_rate + (self.learning_rate - self.last_rate) * share
+
+
+@dataclass(frozen=True)
+class PhotoStudy:
+    """Which photos are measured, and by which few-shot extractors."""
+
+    rule: Inversion
+    test: int = 100  # photos: the last ones by sorted name
+    label_size: int = 256  # side of masks, px
+    # Annotated samples of few-shot LSEs, fits of sweep_fewshot; repeat for more.
+    sweep_shots: tuple[int, ...] = (1, 4, 8, 16)
+    repeats: int = 5  # fits of each number of shots, each on its own samples of the pool
+    fewshot_seed: int = 0  # seed of the draws, as in sweep_fewshot
