@@ -1,10 +1,10 @@
 """The page of inverted photographs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from pipeline.reporting.tables import fold, in_order, markdown
+from pipeline.reporting.tables import fold, markdown
 
 PAGE = """# Inverted photographs, {study}
 
@@ -41,7 +41,7 @@ def photos_page(study: str, report: Mapping) -> str:
     return PAGE.format(
         study=study,
         steps=report["rule"]["steps"],
-        scores=markdown(fold(score_table(report["scores"]))),
+        scores=markdown(fold(score_table(report["scores"], report["classes"]))),
         distances=markdown(_distance_table(distances)),
         landmarks=words,
         repeats=repeats,
@@ -49,11 +49,11 @@ def photos_page(study: str, report: Mapping) -> str:
     )
 
 
-def score_table(scores: Mapping[str, Mapping]) -> pd.DataFrame:
+def score_table(scores: Mapping[str, Mapping], classes: Sequence[str]) -> pd.DataFrame:
     """A row a class, then means; a column a reader, with its interval's ends."""
     columns: dict[str, dict[str, float | None]] = {}
     for name, found in scores.items():
-        rows = in_order(found["per_class"]) | {"mean IoU": found["miou"]}
+        rows = {c: found["per_class"][c] for c in classes} | {"mean IoU": found["miou"]}
         rows |= {"pixel accuracy": found["pixel_accuracy"]}
         for end, words in (("mean", ""), ("low", " low"), ("high", " high")):
             columns[f"{name}{words}"] = {row: value[end] for row, value in rows.items()}

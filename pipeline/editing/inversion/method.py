@@ -7,6 +7,7 @@ of its covariance, in which all directions are equally likely, and begin at the 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +50,7 @@ def whiten(generator: Generator, samples: int, seed: int) -> Whitening:
     return Whitening(mean.float(), axes.float())
 
 
-@dataclass(frozen=True)
-class Looks:
+class Looks(NamedTuple):
     """How far images are from photos, by each term of the loss."""
 
     perceptual: Float[Tensor, " sample"]

@@ -24,7 +24,7 @@ from pipeline.runtime.files import sha256
 from pipeline.runtime.weights import read_safetensors
 
 PIECES = kept.Kind("inversions", __name__)
-DISTANCES = tuple(f"distance_{name}" for name in Looks.__dataclass_fields__)
+DISTANCES = tuple(f"distance_{name}" for name in Looks._fields)
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,7 +68,7 @@ def _found(piece: Piece) -> Arrays:
         image = F.interpolate(generator.synthesis(ws), photos.shape[-2:], mode="area")
         looks = compare(network, photos)(image)
     arrays = {"ws": ws[0], "losses": found.losses[:, 0]}
-    arrays |= {f"distance_{name}": value[0] for name, value in vars(looks).items()}
+    arrays |= {f"distance_{name}": value[0] for name, value in looks._asdict().items()}
     return {name: value.cpu().numpy() for name, value in arrays.items()}
 
 
