@@ -1,12 +1,20 @@
 """Photos become latents of a generator, whose images look like them: for every command."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.options import Alignment
 from pipeline.editing.inversion.options import Inversion
 from pipeline.runtime.options import Machine
 from stages import run
-from stages.paths import Shown
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A generator, and the linear reading that shows its images without synthesizing them."""
+
+    checkpoint: Path = Path("data/checkpoints/ffhq.safetensors")
+    appearance: Path = Path("data/appearance/ffhq.safetensors")
 
 
 def invert_photo(
@@ -16,7 +24,7 @@ def invert_photo(
     alignment: Alignment,
     rule: Inversion,
     machine: Machine,
-    study: Shown,
+    study: Reader,
     extractor: Path | None = None,  # fitted extractor that writes NAME_mask.png; none: no masks
     label_size: int = 256,  # side of masks, px
 ) -> None:

@@ -1,12 +1,30 @@
 """How well extractors segment photographs that are inverted, against masks that people drew."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.analysis.fewshot.options import Rule
 from pipeline.editing.inversion.options import PhotoStudy
 from pipeline.runtime.options import Machine
 from stages import run
-from stages.paths import Labeled, Read, Told
+from stages.paths import Labeled
+
+
+@dataclass(frozen=True)
+class Read:
+    """What reads a study's images, maps and photographs."""
+
+    appearance: Path
+    extractor: Path
+    teacher: Path
+
+
+@dataclass(frozen=True)
+class Told:
+    """Scores, and a page of them."""
+
+    metrics: Path
+    page: Path
 
 
 def measure_photos(

@@ -59,23 +59,6 @@ class Imaged(Generated):
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A generator, and the linear reading that shows its images without synthesizing them."""
-
-    checkpoint: Path = Path("data/checkpoints/ffhq.safetensors")
-    appearance: Path = Path("data/appearance/ffhq.safetensors")
-
-
-@dataclass(frozen=True)
-class Read:
-    """What reads a study's images, maps and photographs."""
-
-    appearance: Path
-    extractor: Path
-    teacher: Path
-
-
-@dataclass(frozen=True)
 class Networks:
     """Who labels, and who judges."""
 
@@ -96,11 +79,3 @@ class Measured:
 
         write_json(self.metrics, report)
         write_json(self.costs, spent)
-
-
-@dataclass(frozen=True)
-class Told:
-    """Scores, and a page of them."""
-
-    metrics: Path
-    page: Path

@@ -29,9 +29,9 @@ from pipeline.generators.taps import select
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import read_json, sha256
 from pipeline.runtime.options import Machine
-from stages.invert_photo import invert_photo
-from stages.measure_photos import measure_photos
-from stages.paths import Labeled, Read, Shown, Told
+from stages.invert_photo import Reader, invert_photo
+from stages.measure_photos import Read, Told, measure_photos
+from stages.paths import Labeled
 
 ROOT = Path(__file__).parents[1]
 RULE = Inversion(steps=4, warm_up=2, samples=300)
@@ -249,7 +249,7 @@ def run_tool(given, **more):
         "alignment": Alignment(aligned=True),
         "rule": RULE,
         "machine": Machine(device="cpu", compute="float32", workers=1),
-        "study": Shown(checkpoint, folder / "appearance.safetensors"),
+        "study": Reader(checkpoint, folder / "appearance.safetensors"),
         "extractor": folder / "lse.safetensors",
         "label_size": 16,
     }
@@ -311,11 +311,11 @@ def test_wrong_photos_and_files_get_sentences(given, checkpoints):
     with pytest.raises(InputError, match=r"small.png: an aligned photo of 60x60 px"):
         invert_photo_of(given, [folder / "small.png"])
     with pytest.raises(InputError, match=r"extractor of bg, skin, .* fit_appearance wrote"):
-        run_tool(given, study=Shown(checkpoint, folder / "lse.safetensors"))
+        run_tool(given, study=Reader(checkpoint, folder / "lse.safetensors"))
     with pytest.raises(InputError, match=r"linear reading of generator .*; wanted that of"):
-        run_tool(given, study=Shown(checkpoints["stylegan2"], reading), extractor=None)
+        run_tool(given, study=Reader(checkpoints["stylegan2"], reading), extractor=None)
     with pytest.raises(InputError, match=r"lse.safetensors, which reads tap"):
-        run_tool(given, study=Shown(checkpoints["dcgan"], reading))
+        run_tool(given, study=Reader(checkpoints["dcgan"], reading))
     assert not (folder / "out").exists()
 
 
