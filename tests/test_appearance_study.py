@@ -141,13 +141,15 @@ def test_the_stage_writes_all(study, tmp_path):
     from pipeline.extractors.appearance import read_appearance
     from pipeline.runtime.files import read_json
     from pipeline.runtime.options import Machine
+    from stages.paths import Generated, Measured
 
     source, images = study
     names = ("a.safetensors", "readings.zarr.zip", "metrics.json", "costs.json")
     paths = [tmp_path / name for name in names]
     machine = Machine("cpu", 1, "float32")
-    inputs = source.checkpoint, source.latents, images
-    stage(*inputs, *paths, settings=SETTINGS, machine=machine)
+    samples = Generated(source.checkpoint, source.latents)
+    written = Measured(*paths[2:])
+    stage(samples, images, *paths[:2], written, settings=SETTINGS, machine=machine)
     assert read_appearance(paths[0]).taps[-1].resolution == 8
     assert Group(paths[1]).attributes["truncations"] == [PSI, 1.0]
     assert read_json(paths[2])["fit"]["limit"] == 8
