@@ -37,6 +37,7 @@ TOOLS = (
     "check_params",
     "inspect_checkpoint",
     "export_samples",
+    "export_dataset",
     "align_photo",
     "invert_photo",
     "measure_photos",
