@@ -60,7 +60,18 @@ def _train(task: Task) -> dict[str, dict]:
     torch.set_num_threads(1)
     architecture, _, seed = NETWORKS[role]
     polish = STEPS // 5
-    recipe = Recipe(architecture, 650, 100, 100, part, STEPS - polish, 16, 0.004, seed, polish)
+    recipe = Recipe(
+        architecture=architecture,
+        train=650,
+        validation=100,
+        test=100,
+        train_part=part,
+        steps=STEPS - polish,
+        batch=16,
+        learning_rate=0.004,
+        seed=seed,
+        polish=polish,
+    )
     weights, state = (folder / f"{role}-{part}.{kind}" for kind in ("safetensors", "state"))
     if weights.exists():
         facts = read_safetensors(weights)[1]

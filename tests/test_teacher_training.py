@@ -8,7 +8,7 @@ from pipeline.reporting.cards import model_card
 from pipeline.runtime.errors import InputError
 from pipeline.runtime.files import sha256
 from pipeline.runtime.weights import read_safetensors
-from pipeline.teachers import training as teacher_training
+from pipeline.teachers import loop
 from pipeline.teachers.faces import Pairs, load_pairs
 from pipeline.teachers.labels import label_space
 from pipeline.teachers.networks import UNet
@@ -57,7 +57,7 @@ def fit(faces, name, recipe=RECIPE, save_every=2, start=None):
 
 def interrupt_at(step, monkeypatch):
     """Let the loss of `step` (from 1) raise, as a signal would; returns the steps that ran."""
-    loss, ran = teacher_training._loss, []
+    loss, ran = loop._loss, []
 
     def raising(*args):
         ran.append(len(ran) + 1)
@@ -65,7 +65,7 @@ def interrupt_at(step, monkeypatch):
             raise KeyboardInterrupt
         return loss(*args)
 
-    monkeypatch.setattr(teacher_training, "_loss", raising)
+    monkeypatch.setattr(loop, "_loss", raising)
     return ran
 
 

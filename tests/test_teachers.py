@@ -290,7 +290,7 @@ def test_augmented_images_and_masks_stay_aligned():
     hair = blobs.repeat_interleave(16, 2)
     masks = torch.where(hair, HAIR, SKIN).to(torch.uint8)
     images = torch.where(hair, 200, 60).to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
-    drawn, labels = augment(images, masks, rng)
+    drawn, labels, _ = augment(images, masks, rng)
     assert drawn.shape == (16, 3, 128, 128) and drawn.dtype == torch.float32
     assert labels.shape == (16, 64, 64) and labels.dtype == torch.int64
     assert set(labels.unique().tolist()) == {SKIN, HAIR}
@@ -307,7 +307,7 @@ def test_a_flipped_face_keeps_its_left_on_the_left():
     masks = torch.full((24, 128, 128), L_EYE, dtype=torch.uint8)
     masks[:, :, 64:] = R_EYE
     images = torch.where(masks == L_EYE, 220, 40).to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
-    drawn, labels = augment(images, masks, torch.Generator().manual_seed(0))
+    drawn, labels, _ = augment(images, masks, torch.Generator().manual_seed(0))
     flipped = []
     for image, label in zip(drawn, labels, strict=True):
         x = torch.arange(64.0).expand(64, 64)
@@ -320,7 +320,7 @@ def test_a_flipped_face_keeps_its_left_on_the_left():
 def test_augmentation_without_strength_only_flips(faces):
     images = ((faces + 1) * 127.5).to(torch.uint8).repeat(8, 1, 1, 1)
     masks = (images[:, 0] > 127).to(torch.uint8)  # background and skin have no side
-    drawn, labels = augment(images, masks, torch.Generator().manual_seed(0), strength=0.0)
+    drawn, labels, _ = augment(images, masks, torch.Generator().manual_seed(0), strength=0.0)
     plain, flips = images.float() / 127.5 - 1, 0
     for image, label, x in zip(drawn, labels, plain, strict=True):
         flipped = not torch.allclose(image, x, atol=1e-4)

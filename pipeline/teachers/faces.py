@@ -1,6 +1,7 @@
 """Pairs of face images and masks from a folder, and the augmentation that makes few go far."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,19 +17,25 @@ from pipeline.teachers.labels import FLIP19
 
 @dataclass(frozen=True)
 class Pairs:
-    """images [N, 3, S, S] uint8 and masks [N, S, S] uint8; digest names the files' content."""
+    """images [N, 3, S, S] uint8 and masks [N, S, S] uint8; digest names the files' content.
+
+    weights [N, S, S] uint8 say how far each pixel counts, 255 in full; None: all alike.
+    """
 
     images: Tensor
     masks: Tensor
     digest: str
+    weights: Tensor | None = None
 
     def part(self, rows: slice) -> "Pairs":
         """The pairs `rows`, in sorted-name order."""
-        return Pairs(self.images[rows], self.masks[rows], self.digest)
+        weights = None if self.weights is None else self.weights[rows]
+        return Pairs(self.images[rows], self.masks[rows], self.digest, weights)
 
     def to(self, device: torch.device) -> "Pairs":
         """The same pairs on `device`."""
-        return Pairs(self.images.to(device), self.masks.to(device), self.digest)
+        weights = None if self.weights is None else self.weights.to(device)
+        return Pairs(self.images.to(device), self.masks.to(device), self.digest, weights)
 
 
 def load_pairs(folder: str | Path, size: int, num_classes: int) -> Pairs:
@@ -95,18 +102,21 @@ def augment(
     masks: Tensor,
     generator: torch.Generator,
     strength: float = 1.0,  # 1: as strong as it gets; 0: flips alone
-) -> tuple[Tensor, Tensor]:
+    swap: Sequence[int] = FLIP19,  # what a flip makes of each class
+    weights: Tensor | None = None,  # [N, S, S] uint8, how far each pixel counts
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Random flip, rotation, scale, shift, color, blur and noise of uint8 pairs, on their device.
 
     images [N, 3, S, S] uint8 and masks [N, S, S] uint8 become float32 images in [-1, 1] and
-    int64 masks [N, S/2, S/2] at the centers of the networks' half-resolution pixels. The CPU
-    generator draws every parameter, so devices differ in the noise alone.
+    int64 masks [N, S/2, S/2] at the centers of the networks' half-resolution pixels, where weights
+    are float32, 1 at most. The CPU generator draws every parameter, so devices differ in the noise
+    alone.
     """
     size, draws = images.shape[-1], _Draws(len(images), generator, strength, images.device)
     theta, flip = _affine_maps(draws)
     # Flipped samples read from a mirrored face, so left and right change names.
-    swap = torch.tensor(FLIP19, dtype=torch.uint8, device=images.device)
-    masks = torch.where(flip.view(-1, 1, 1) < 0, swap[masks.long()], masks)
+    swapped = torch.tensor([*swap, *range(len(swap), 256)], dtype=torch.uint8, device=images.device)
+    masks = torch.where(flip.view(-1, 1, 1) < 0, swapped[masks.long()], masks)
 
     def warp(x: Tensor, out: int, mode: str) -> Tensor:
         grid = F.affine_grid(theta, [len(x), 1, out, out], align_corners=False)
@@ -114,9 +124,10 @@ def augment(
 
     x = warp(images.float() / 127.5 - 1, size, "bilinear")
     y = warp(masks[:, None].float(), size // 2, "nearest")[:, 0].round().long()
+    w = None if weights is None else warp(weights[:, None] / 255, size // 2, "nearest")[:, 0]
     x = _degraded(_recolored(x, draws), draws)
     sigma = strength * draws.uniform(0, 0.1, 1, 1, 1) * (draws.uniform(0, 1, 1, 1, 1) < 0.5)
-    return (x + sigma * _noise(x, generator)).clamp(-1, 1), y
+    return (x + sigma * _noise(x, generator)).clamp(-1, 1), y, w
 
 
 @dataclass(frozen=True)
