@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.editing.sampling.look_options import LookChoice
 from pipeline.editing.sampling.options import Search
 from pipeline.runtime.options import Synthesis
 from stages import run
@@ -13,6 +14,7 @@ def sample_conditionally(
     *,
     target: list[Path],
     out: Path,
+    choice: LookChoice,
     search: Search,
     machine: Synthesis,
     samples: int = 4,  # samples of each target
@@ -20,6 +22,7 @@ def sample_conditionally(
     """Write images that the extractor sees as the mask, their masks and latents, into a folder."""
     from pipeline.editing.optimize import ByExtractor
     from pipeline.editing.sampling.files import sample_like
+    from pipeline.editing.sampling.looks import read_wish
     from pipeline.editing.sampling.targets import read_masks
     from pipeline.extractors.networks import load_extractor
     from pipeline.generators.registry import load_generator
@@ -29,7 +32,8 @@ def sample_conditionally(
     generator = load_generator(checkpoint, device=where, dtype=pick_compute(machine.compute, where))
     segmenter = ByExtractor(load_extractor(extractor, where))
     masks = read_masks(target, segmenter.classes)
-    sample_like(generator, segmenter, masks, samples, search, out)
+    wish = read_wish(generator, segmenter, choice)
+    sample_like(generator, segmenter, masks, samples, search, out, wish)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.data.images import to_uint8
 from pipeline.data.mask_files import write_mask
 from pipeline.editing.optimize import Forward, Segmenter
+from pipeline.editing.sampling.looks import Wish, sample_with_look
 from pipeline.editing.sampling.method import sample_conditionally
 from pipeline.editing.sampling.options import Search
 from pipeline.generators.contract import Generator
@@ -24,6 +25,7 @@ def sample_like(
     samples: int,  # a target
     search: Search,
     folder: Path,
+    wish: Wish | None = None,  # the look that samples should have; None: any
 ) -> None:
     """Write <target>_<sample>.png at full resolution, <target>_<sample>_mask.png and latents.npz.
 
@@ -35,8 +37,11 @@ def sample_like(
     size, keys = targets.shape[-1], list(np.ndindex(len(targets), samples))
     arrays: dict[str, list[np.ndarray]] = {}
     for target, sample in track(keys, "sampling conditionally", len(keys)):
-        z_0, found = sample_conditionally(
-            generator, segmenter, targets[[target]], [(target, sample)], search
+        some = targets[[target]], [(target, sample)], search
+        z_0, found = (
+            sample_conditionally(generator, segmenter, *some)
+            if wish is None
+            else sample_with_look(generator, segmenter, wish, *some)
         )
         with torch.no_grad():
             rendered = forward(found.last)
